@@ -1,0 +1,133 @@
+"""Cells to be judged: counts over a common list of genes, and labels, from any AnnData."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from jaxtyping import Float, Int
+from scipy.sparse import csr_matrix
+
+from scldm.data.counts import find_counts, read_counts
+from scldm.errors import UserError, nearest_names
+from scldm.evaluation.genes import gene_means, zero_fractions
+from scldm.evaluation.space import log1p_cp10k
+
+__all__ = ["Cells", "read_cells"]
+
+# A numeric column with more values than this is a measurement, not a label.
+_MAX_NUMERIC_LABELS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Counts and labels of some cells; what is derived from them is computed once, when first asked for.
+
+    Attributes
+    ----------
+    counts
+        UMI counts, cells x genes.
+    genes
+        Name of every column.
+    labels
+        One column per judged condition that the file has, as text; missing labels are None.
+    """
+
+    counts: csr_matrix
+    genes: pd.Index
+    labels: pd.DataFrame
+
+    def __len__(self) -> int:
+        return int(self.counts.shape[0])
+
+    def take(self, cells: Int[np.ndarray, " chosen"]) -> Cells:
+        """Select cells by position."""
+        return Cells(self.counts[cells], self.genes, self.labels.iloc[cells].reset_index(drop=True))
+
+    def with_genes(self, genes: pd.Index) -> Cells:
+        """Select genes by name, in the given order; all of them must exist."""
+        positions = self.genes.get_indexer(genes)
+        if np.array_equal(positions, np.arange(len(self.genes))):
+            return self
+        counts = self.counts[:, positions].tocsr()
+        counts.sort_indices()  # so that sums do not depend on the file's order of genes, to the last bit
+        return Cells(counts, genes, self.labels)
+
+    @cached_property
+    def log1p_cp10k(self) -> csr_matrix:
+        """log1p CP10K, cells x genes."""
+        return log1p_cp10k(self.counts)
+
+    @cached_property
+    def library_size(self) -> Float[np.ndarray, " cells"]:
+        """Total UMI counts of every cell."""
+        return np.asarray(self.counts.sum(axis=1, dtype=np.float64)).ravel()
+
+    @cached_property
+    def gene_means(self) -> Float[np.ndarray, " genes"]:
+        """Mean log1p CP10K of every gene."""
+        return gene_means(self.log1p_cp10k)
+
+    @cached_property
+    def zero_fractions(self) -> Float[np.ndarray, " genes"]:
+        """Share of cells without a count, for every gene."""
+        return zero_fractions(self.counts)
+
+
+def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequence[str], *, optional: bool) -> Cells:
+    """Read and check counts and labels of one file.
+
+    Parameters
+    ----------
+    adata
+        Cells with raw counts.
+    name
+        What to call the file in an error, such as ``"the generated cells"``.
+    layer
+        Layer with the counts; None is ``X``.
+    conditions
+        Columns of ``obs`` to read as labels.
+    optional
+        Whether a layer or a column that the file lacks is left out instead of refused.
+
+    Raises
+    ------
+    UserError
+        If the counts are not raw counts, genes are named twice, or a column is missing or not a label.
+    """
+    if optional and layer is not None and layer not in adata.layers and (layer != "raw" or adata.raw is None):
+        layer = None
+    try:
+        counts = read_counts(adata, layer)
+        genes = pd.Index(find_counts(adata, layer).genes.astype(str))
+    except UserError as error:
+        raise UserError(f"In {name}: {error}") from error
+    if not genes.is_unique:
+        twice = genes[genes.duplicated()][0]
+        raise UserError(f"In {name}: the gene '{twice}' is there more than once; gene names must be unique")
+    columns: dict[str, np.ndarray] = {}
+    for column in conditions:
+        if column in adata.obs:
+            columns[column] = _as_text(adata.obs[column], name)
+        elif not optional:
+            hint = nearest_names(column, adata.obs.columns)
+            raise UserError(f"In {name}: there is no obs column '{column}'; {hint}")
+    return Cells(counts, genes, pd.DataFrame(columns, index=range(adata.n_obs)))
+
+
+def _as_text(column: pd.Series, name: str) -> np.ndarray:
+    """Turn a column of labels into text, so that files agree whatever the type; missing values are None."""
+    if pd.api.types.is_float_dtype(column) and column.nunique() > _MAX_NUMERIC_LABELS:
+        raise UserError(
+            f"In {name}: the obs column '{column.name}' holds {column.nunique()} different numbers; "
+            "only columns of labels (categories) can be judged"
+        )
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        column = column.astype("Int64")  # whole numbers become floats when some are missing
+    text = column.astype(object).map(str).to_numpy(dtype=object)
+    text[column.isna().to_numpy()] = None
+    return text

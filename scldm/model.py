@@ -1,0 +1,439 @@
+"""ScLDM, the one object a user holds: train, sample, encode, save, load."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float32
+
+import scldm
+from scldm.config import DataConfig, RunConfig, VAEConfig
+from scldm.data.opening import open_source
+from scldm.data.sampler import CellDataset
+from scldm.data.schema import DatasetSchema
+from scldm.data.source import CellSource
+from scldm.data.split import split_cells
+from scldm.errors import UserError
+from scldm.generation.request import Conditions, GenerationRequest
+from scldm.generation.sampler import Sampler
+from scldm.generation.writer import CellBlock, CellsHeader, collect_cells, write_cells
+from scldm.model_directory import StoredModel, TrainingSummary, model_hash, read_model, write_model
+from scldm.prior.dit import DiT
+from scldm.prior.guidance import Guidance
+from scldm.prior.latents import EncodedCells, LatentStatistics, LatentStore
+from scldm.prior.objective import PriorObjective
+from scldm.training.loop import make_accelerator
+from scldm.training.stages import load_network, network_tensors, run_stage
+from scldm.training.tracking import MetricsLog
+from scldm.vae.model import VAE
+from scldm.vae.objective import VAEObjective
+
+__all__ = ["ScLDM"]
+
+ENCODE_BATCH = 512
+
+
+class ScLDM:
+    """Latent diffusion model of single-cell counts.
+
+    Parameters
+    ----------
+    adata
+        Cells with UMI counts: an AnnData, the path of an ``.h5ad``, or ``"demo"`` for the embedded data.
+    conditions
+        Categorical obs columns to condition on.
+    continuous
+        Continuous obs columns to condition on.
+    layer
+        Layer that holds the counts; None reads ``X``.
+    config
+        Everything else; its ``data`` section is completed by the arguments above.
+
+    Raises
+    ------
+    UserError
+        If the data are not counts, a column is missing or unusable, or the configuration is impossible.
+
+    Examples
+    --------
+    >>> model = ScLDM("demo", conditions=["cell_type"])  # doctest: +SKIP
+    >>> model.train()  # doctest: +SKIP
+    >>> cells = model.sample(100, conditions={"cell_type": "CD19+ B"}, guidance=2.0)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        adata: ad.AnnData | str | os.PathLike[str],
+        conditions: Sequence[str] = (),
+        *,
+        continuous: Sequence[str] = (),
+        layer: str | None = None,
+        config: RunConfig | None = None,
+    ) -> None:
+        config = config or RunConfig()
+        path = None if isinstance(adata, ad.AnnData) else str(adata)
+        data = DataConfig(
+            **{
+                **vars(config.data),
+                "path": path,
+                "layer": layer if layer is not None else config.data.layer,
+                "conditions": _names(conditions) or config.data.conditions,
+                "continuous": _names(continuous) or config.data.continuous,
+            }
+        )
+        self.config = RunConfig(**{**vars(config), "data": data})
+        self._source: CellSource | None = open_source(
+            adata,
+            layer=data.layer,
+            categorical=data.conditions,
+            continuous=data.continuous,
+            min_cells_per_gene=data.min_cells_per_gene,
+            missing_labels=data.missing_labels,
+            backed=data.backed,
+            keep_columns=() if data.group_by is None else (data.group_by,),
+        )
+        self.schema: DatasetSchema = self._source.schema
+        self.training_summary: TrainingSummary | None = None
+        self._sampler: Sampler | None = None
+        self._metrics = ""
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> ScLDM:
+        """Build an untrained model from a configuration whose ``data.path`` names the cells."""
+        if config.data.path is None:
+            raise UserError("data.path is not set; it must name an .h5ad file, or 'demo' for the embedded data.")
+        return cls(config.data.path, config=config)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether cells can be sampled."""
+        return self._sampler is not None
+
+    # ---------------------------------------------------------------------------------------------- training
+
+    def train(
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        *,
+        accelerator: Accelerator | None = None,
+        on_step: Callable[[str, int], None] | None = None,
+    ) -> TrainingSummary:
+        """Train both stages.
+
+        Parameters
+        ----------
+        directory
+            Working directory for checkpoints, latents and ``metrics.jsonl``. Calling again with the same directory
+            continues a training that was interrupted, exactly. None works in a temporary directory.
+        accelerator
+            Where to train; None lets accelerate decide from the environment.
+        on_step
+            Called with the stage's name and the number of steps done after every step.
+
+        Raises
+        ------
+        UserError
+            If the validation split is impossible, the batch cannot be shared by the processes, or training diverges.
+        """
+        if self._source is None:
+            raise UserError("this model was loaded from a directory and has no training cells; build ScLDM(adata) to train.")
+        if directory is None:
+            with tempfile.TemporaryDirectory(prefix="scldm-") as temporary:
+                return self.train(temporary, accelerator=accelerator, on_step=on_step)
+        accelerator = accelerator or make_accelerator(self.config.vae_training)
+        work = Path(directory)
+        work.mkdir(parents=True, exist_ok=True)
+        log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, self.config)
+        training_cells, validation_cells = self._split()
+
+        vae, vae_summary = self._train_vae(training_cells, validation_cells, work, log, accelerator, on_step)
+        stores = [
+            self._encode_once(vae, cells, work / f"latents-{name}", accelerator)
+            for name, cells in (("training", training_cells), ("validation", validation_cells))
+        ]
+        prior, prior_summary = self._train_prior(stores[0], stores[1], work, log, accelerator, on_step)
+        log.close()
+        self._set_networks(vae, prior, stores[0].statistics, accelerator.device)
+        self._metrics = (work / "metrics.jsonl").read_text() if accelerator.is_main_process else ""
+        self.training_summary = TrainingSummary(
+            n_training_cells=training_cells.n_cells, n_validation_cells=validation_cells.n_cells,
+            processes=accelerator.num_processes, device=str(accelerator.device), vae=vae_summary, prior=prior_summary,
+        )
+        return self.training_summary
+
+    def _split(self) -> tuple[CellSource, CellSource]:
+        assert self._source is not None
+        source, data = self._source, self.config.data
+        labels = source.obs[list(data.conditions)].astype(str).agg("/".join, axis=1) if data.conditions else None
+        training, validation = split_cells(
+            source.n_cells,
+            fraction=data.validation_fraction,
+            seed=self.config.seed,
+            stratify_by=None if labels is None else labels.to_numpy(),
+            group_by=None if data.group_by is None else source.obs[data.group_by],
+        )
+        return source.subset(training), source.subset(validation)
+
+    def _train_vae(
+        self, training: CellSource, validation: CellSource, work: Path, log: MetricsLog, accelerator: Accelerator, on_step: Any
+    ) -> tuple[VAE, dict[str, Any]]:
+        torch.manual_seed(self.config.seed)
+        vae = self._build_vae(training.gene_totals())
+        return vae, run_stage(
+            "vae",
+            VAEObjective(vae, self._dispersion_attribute),
+            CellDataset(training),
+            CellDataset(validation),
+            self.config,
+            directory=work,
+            log=log,
+            accelerator=accelerator,
+            on_step=on_step,
+        )
+
+    def _train_prior(
+        self, training: LatentStore, validation: LatentStore, work: Path, log: MetricsLog, accelerator: Accelerator, on_step: Any
+    ) -> tuple[DiT, dict[str, Any]]:
+        torch.manual_seed(self.config.seed + 1)
+        prior = self._build_prior()
+        return prior, run_stage(
+            "prior",
+            PriorObjective(prior, training.statistics, self.config.prior),
+            training,
+            validation,
+            self.config,
+            directory=work,
+            log=log,
+            accelerator=accelerator,
+            on_step=on_step,
+        )
+
+    def _encode_once(self, vae: VAE, cells: CellSource, directory: Path, accelerator: Accelerator) -> LatentStore:
+        # Every process waits for the one that writes; the file system is theirs in common, as the model directory is.
+        if accelerator.is_main_process and not LatentStore.is_complete(directory):
+            vae = vae.to(accelerator.device).eval()
+            LatentStore.write(directory, _encoded_blocks(vae, cells), cells.n_cells)
+        accelerator.wait_for_everyone()
+        return LatentStore(directory)
+
+    # ---------------------------------------------------------------------------------------------- generation
+
+    def sample(
+        self,
+        n_cells: int | None = None,
+        *,
+        conditions: Conditions | None = None,
+        depth: float | Sequence[float] | np.ndarray | None = None,
+        genes: Sequence[str] | None = None,
+        guidance: Guidance | float | Mapping[str, float] = 1.0,
+        solver: str = "heun",
+        steps: int = 25,
+        seed: int = 0,
+        batch_size: int = 512,
+    ) -> ad.AnnData:
+        """Generate cells.
+
+        Parameters
+        ----------
+        n_cells, conditions, depth, genes, guidance, solver, steps, seed
+            See :meth:`scldm.generation.GenerationRequest.build`.
+        batch_size
+            Cells generated at a time; it does not change the cells.
+
+        Returns
+        -------
+        Cells with integer UMI counts as float32 CSR in ``X``, the attributes asked for in ``obs``, the latents in
+        ``obsm["X_scldm"]`` and the request in ``uns["scldm"]``.
+        """
+        request = GenerationRequest.build(
+            self.schema, n_cells, conditions=conditions, depth=depth, genes=genes, guidance=guidance,
+            solver=solver, steps=steps, seed=seed,
+        )  # fmt: skip
+        return collect_cells(self.header(request), self._trained().blocks(request, batch_size))
+
+    def sample_to_file(
+        self,
+        path: str | os.PathLike[str],
+        request: GenerationRequest,
+        *,
+        batch_size: int = 512,
+        overwrite: bool = False,
+        accelerator: Accelerator | None = None,
+        on_cells: Callable[[int], Any] | None = None,
+    ) -> None:
+        """Generate cells straight into an ``.h5ad``, never holding more than a batch.
+
+        Parameters
+        ----------
+        path
+            Destination; appears when it is complete.
+        request
+            Built by :meth:`scldm.generation.GenerationRequest.build`.
+        batch_size
+            Cells generated at a time; it does not change the cells.
+        overwrite
+            Replace an existing file.
+        accelerator
+            Shares the work with other processes; None works alone.
+        on_cells
+            Called with the number of new cells after every batch.
+        """
+        rank, world_size = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+        blocks = self._trained().blocks(request, batch_size, rank=rank, world_size=world_size, on_cells=on_cells)
+        if rank == 0:
+            write_cells(Path(path), self.header(request), blocks, overwrite)
+        else:
+            for _ in blocks:
+                pass
+
+    def header(self, request: GenerationRequest) -> CellsHeader:
+        """Everything of a generated file but its counts."""
+        genes = self.schema.genes if request.genes is None else tuple(self.schema.genes[i] for i in request.genes)
+        guidance = request.guidance.to_dict()
+        uns = {
+            "version": scldm.__version__,
+            "model_hash": self.hash(),
+            "conditions": ",".join(request.given),
+            "depth": "generated" if request.depth is None else "given",
+            "guidance_mode": guidance["mode"],
+            "guidance": guidance["scales"],
+            "solver": request.solver,
+            "steps": request.steps,
+            "seed": request.seed,
+            "n_cells": request.n_cells,
+        }
+        vae = self.config.vae
+        return CellsHeader(request.requested_obs(self.schema), genes, vae.n_latents * vae.latent_channels, uns)
+
+    def get_latent_representation(
+        self, adata: ad.AnnData | str | os.PathLike[str], *, layer: str | None = None, batch_size: int = ENCODE_BATCH
+    ) -> Float32[np.ndarray, "cells state"]:
+        """Encode cells into the mean of their latent tokens, flattened: ``[cells, latents * channels]``.
+
+        Genes are aligned by name; attributes are not needed.
+        """
+        source = self.open_aligned(adata, layer=layer)
+        vae = self._trained().vae
+        return np.concatenate([block.mean for block in _encoded_blocks(vae, source, batch_size)])
+
+    def open_aligned(self, adata: ad.AnnData | str | os.PathLike[str], *, layer: str | None = None) -> CellSource:
+        """Read cells in the gene order of this model; see ``source.coverage`` for how many genes they share."""
+        return open_source(adata, layer=layer, schema=self.schema, missing_labels="unlabelled")
+
+    # ---------------------------------------------------------------------------------------------- saving
+
+    def save(self, directory: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write the model directory: weights, schema, configuration, metrics and model card; whole or not at all."""
+        write_model(Path(directory), self._stored(), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str], device: str | torch.device | None = None) -> ScLDM:
+        """Open a model directory; only safetensors and JSON are read, so nothing in it can run.
+
+        Parameters
+        ----------
+        directory
+            Written by :meth:`save` or ``scldm train``.
+        device
+            Where to put the networks; None takes a GPU if there is one.
+
+        Raises
+        ------
+        UserError
+            If it is not a model directory, is damaged, or was written by a newer version.
+        """
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        stored = read_model(Path(directory))
+        model = cls.__new__(cls)
+        model.config, model.schema, model.training_summary = stored.config, stored.schema, stored.summary
+        model._source, model._metrics = None, stored.metrics
+        vae, prior = model._build_vae(None), model._build_prior()
+        prior_weights = dict(stored.prior_weights)
+        moments = [prior_weights.pop(name, None) for name in ("latent_mean", "latent_std")]
+        if moments[0] is None or moments[1] is None:
+            raise UserError(f"'{directory}' is damaged: prior.safetensors has no latent statistics.")
+        load_network(vae, stored.vae_weights, "vae.safetensors")
+        load_network(prior, prior_weights, "prior.safetensors")
+        model._set_networks(vae, prior, LatentStatistics(moments[0], moments[1]), device)
+        return model
+
+    def hash(self) -> str:
+        """Fingerprint of the weights and the schema, 16 hexadecimal digits; it is written into generated files."""
+        stored = self._stored()
+        return model_hash(self.schema, stored.vae_weights, stored.prior_weights)
+
+    def _stored(self) -> StoredModel:
+        sampler = self._trained()
+        assert self.training_summary is not None
+        statistics = {"latent_mean": sampler.statistics.mean.cpu(), "latent_std": sampler.statistics.std.cpu()}
+        return StoredModel(
+            config=self.config,
+            schema=self.schema,
+            summary=self.training_summary,
+            vae_weights=network_tensors(sampler.vae),
+            prior_weights=network_tensors(sampler.prior) | statistics,
+            metrics=self._metrics,
+        )
+
+    # ---------------------------------------------------------------------------------------------- parts
+
+    @property
+    def _dispersion_attribute(self) -> int | None:
+        name = self.config.vae.dispersion_by
+        return None if name is None else self.schema.categorical_names.index(name)
+
+    def _build_vae(self, gene_totals: np.ndarray | None) -> VAE:
+        k = self._dispersion_attribute
+        config: VAEConfig = self.config.vae
+        return VAE(config, self.schema.n_genes, 0 if k is None else self.schema.n_categories[k], gene_totals)
+
+    def _build_prior(self) -> DiT:
+        config, vae = self.config.prior, self.config.vae
+        return DiT(
+            vae.n_latents,
+            vae.latent_channels,
+            config.width,
+            config.n_layers,
+            config.n_heads,
+            self.schema.n_categories,
+            len(self.schema.continuous),
+            time_scale=config.time_scale,
+            dropout=config.dropout,
+        )
+
+    def _set_networks(self, vae: VAE, prior: DiT, statistics: LatentStatistics, device: str | torch.device) -> None:
+        self._sampler = Sampler(
+            vae=vae.to(device).eval().requires_grad_(False),
+            prior=prior.to(device).eval().requires_grad_(False),
+            statistics=LatentStatistics(statistics.mean.to(device), statistics.std.to(device)),
+            depth=self.schema.depth,
+            attribute_names=self.schema.attribute_names,
+            dispersion_attribute=self._dispersion_attribute,
+        )
+
+    def _trained(self) -> Sampler:
+        if self._sampler is None:
+            raise UserError("this model has not been trained yet; call train() first, or ScLDM.load() a trained one.")
+        return self._sampler
+
+
+def _names(names: Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _encoded_blocks(vae: VAE, cells: CellSource, batch_size: int = ENCODE_BATCH) -> Iterator[EncodedCells]:
+    device = next(vae.parameters()).device
+    for start in range(0, cells.n_cells, batch_size):
+        batch = cells.batch(np.arange(start, min(start + batch_size, cells.n_cells)))
+        mean, log_variance = vae.encode_arrays(batch.to(device))
+        depth = cells.schema.depth.to_normal(batch.library_size.numpy()).astype(np.float32)
+        yield EncodedCells(mean, log_variance, depth, batch.categorical.numpy(), batch.continuous.numpy())

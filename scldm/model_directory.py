@@ -1,0 +1,205 @@
+"""The model directory: all that is needed to generate, as JSON and safetensors, and nothing that could run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import scldm
+from scldm.config import RunConfig
+from scldm.data.schema import DatasetSchema
+from scldm.errors import UserError
+from scldm.training.checkpoint import atomic_directory
+
+__all__ = ["FORMAT_VERSION", "StoredModel", "TrainingSummary", "check_absent", "model_hash", "read_model", "write_model"]
+
+FORMAT_VERSION = 1
+FILES = ("config.json", "schema.json", "vae.safetensors", "prior.safetensors")
+
+
+@dataclass(frozen=True)
+class TrainingSummary:
+    """How a model was trained.
+
+    Attributes
+    ----------
+    n_training_cells, n_validation_cells
+        Cells of the split.
+    processes, device
+        Where it ran.
+    vae, prior
+        How each stage ended: ``cells`` trained on, ``best_loss``, ``stopped_early``.
+    """
+
+    n_training_cells: int
+    n_validation_cells: int
+    processes: int
+    device: str
+    vae: Mapping[str, Any]
+    prior: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredModel:
+    """The content of a model directory.
+
+    Attributes
+    ----------
+    config, schema, summary
+        What the model is, what it knows of its data, how it was trained.
+    vae_weights, prior_weights
+        By parameter name; the prior's are the averaged (EMA) ones. ``prior_weights`` also holds the standardisation of
+        the latents as ``latent_mean`` and ``latent_std``.
+    metrics
+        Lines of ``metrics.jsonl``.
+    """
+
+    config: RunConfig
+    schema: DatasetSchema
+    summary: TrainingSummary
+    vae_weights: Mapping[str, Tensor]
+    prior_weights: Mapping[str, Tensor]
+    metrics: str
+
+
+def check_absent(directory: Path, overwrite: bool) -> None:
+    """Raise ``UserError`` if something is in the way of a model directory; ask before work that takes long."""
+    if directory.is_file():
+        raise UserError(f"'{directory}' is a file; name a directory for the model.")
+    if directory.exists() and not overwrite:
+        raise UserError(f"'{directory}' exists already; pass --overwrite (overwrite=True) to replace it.")
+    if directory.exists() and any(directory.iterdir()) and not (directory / "config.json").is_file():
+        raise UserError(f"'{directory}' is not a model directory and will not be overwritten; name another.")
+    parent = next(p for p in directory.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise UserError(f"'{directory}' cannot be made: '{parent}' is a file.")
+
+
+def write_model(directory: Path, model: StoredModel, overwrite: bool = False) -> None:
+    """Write a model directory; it appears whole or not at all.
+
+    Raises
+    ------
+    UserError
+        If the directory exists and ``overwrite`` is not set, or is something else than a model.
+    """
+    check_absent(directory, overwrite)
+    with atomic_directory(directory, overwrite) as partial:
+        config = {
+            "format_version": FORMAT_VERSION,
+            "scldm_version": scldm.__version__,
+            "config": model.config.to_dict(),
+            "training": asdict(model.summary),
+        }
+        (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+        model.schema.save(partial / "schema.json")
+        save_file(dict(model.vae_weights), partial / "vae.safetensors")
+        save_file(dict(model.prior_weights), partial / "prior.safetensors")
+        (partial / "metrics.jsonl").write_text(model.metrics)
+        (partial / "model_card.md").write_text(model_card(model))
+
+
+def read_model(directory: Path) -> StoredModel:
+    """Read a model directory.
+
+    Raises
+    ------
+    UserError
+        If a file is missing or damaged, or the format is newer than this version of scldm.
+    """
+    if not directory.is_dir():
+        raise UserError(f"there is no model directory '{directory}'.")
+    for name in FILES:
+        if not (directory / name).is_file():
+            raise UserError(f"'{directory}' is not a model directory: {name} is missing.")
+    try:
+        content = json.loads((directory / "config.json").read_text())
+        version = content["format_version"]
+        if version > FORMAT_VERSION:
+            raise UserError(
+                f"'{directory}' has format version {version}, this scldm reads up to {FORMAT_VERSION}; update scldm."
+            )
+        config = RunConfig.from_dict(content["config"])
+        summary = TrainingSummary(**content["training"])
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"'{directory / 'config.json'}' is damaged: {type(error).__name__} {error}.") from error
+    metrics = directory / "metrics.jsonl"
+    return StoredModel(
+        config=config,
+        schema=DatasetSchema.load(directory / "schema.json"),
+        summary=summary,
+        vae_weights=_weights(directory / "vae.safetensors"),
+        prior_weights=_weights(directory / "prior.safetensors"),
+        metrics=metrics.read_text() if metrics.is_file() else "",
+    )
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise UserError(f"'{path}' is damaged: {error}.") from error
+
+
+def model_hash(schema: DatasetSchema, vae_weights: Mapping[str, Tensor], prior_weights: Mapping[str, Tensor]) -> str:
+    """Fingerprint of everything that decides which cells a model generates, 16 hexadecimal digits."""
+    digest = hashlib.blake2b(json.dumps(schema.to_dict(), sort_keys=True).encode(), digest_size=8)
+    for weights in (vae_weights, prior_weights):
+        for name in sorted(weights):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(weights[name].detach().to("cpu", torch.float32).numpy()))
+    return digest.hexdigest()
+
+
+def model_card(model: StoredModel) -> str:
+    """Describe the model for people: what it learnt from, what it can be asked for, how it was trained."""
+    schema, config, summary = model.schema, model.config, model.summary
+    depth = schema.depth
+    attributes = [
+        f"| {a.name} | categorical | " + ", ".join(f"{c} ({n})" for c, n in list(zip(a.categories, a.counts, strict=True))[:30])
+        + (f" and {len(a.categories) - 30} more" if len(a.categories) > 30 else "") + " |"
+        for a in schema.categorical
+    ] + [f"| {a.name} | continuous | {a.minimum:g} to {a.maximum:g}, mean {a.mean:g} |" for a in schema.continuous]  # fmt: skip
+    n_vae = sum(t.numel() for t in model.vae_weights.values())
+    n_prior = sum(t.numel() for t in model.prior_weights.values())
+    table = "| attribute | kind | values (training cells) |\n|---|---|---|\n" + "\n".join(attributes)
+    return f"""# scldm model
+
+A latent diffusion model of single-cell counts, made by scldm {scldm.__version__}. Load it with `scldm.ScLDM.load(...)`
+or `scldm sample`. The files are JSON and safetensors; opening them runs no code.
+
+## Data
+{schema.n_cells:,} cells ({summary.n_training_cells:,} trained on, {summary.n_validation_cells:,} for validation),
+{schema.n_genes:,} genes, library size {depth.minimum:,.0f} to {depth.maximum:,.0f} UMI (median {depth.median:,.0f}).
+Source: `{config.data.path or "an AnnData in memory"}`.
+
+## Attributes
+{table if attributes else "None: the model generates unconditionally."}
+
+## Model
+{n_vae:,} parameters in the autoencoder ({config.vae.layout} layout, {config.vae.n_latents} x {config.vae.latent_channels}
+latents), {n_prior:,} in the prior (width {config.prior.width}, {config.prior.n_layers} layers).
+
+## Training
+| stage | cells seen | validation loss | stopped early |
+|---|---|---|---|
+| vae | {summary.vae["cells"]:,} | {summary.vae["best_loss"]:.4g} | {summary.vae["stopped_early"]} |
+| prior | {summary.prior["cells"]:,} | {summary.prior["best_loss"]:.4g} | {summary.prior["stopped_early"]} |
+
+## Limits
+Cells are drawn from a model of the training cells: compare them with held-out cells (`scldm evaluate`) before use, and do
+not take them for anonymised data without checking how near they are to single training cells. Combinations of attributes
+that no training cell had are extrapolations.
+"""

@@ -1,0 +1,1 @@
+"""Network parts that the autoencoder and the prior share."""

@@ -1,0 +1,183 @@
+"""The autoencoder: an encoder and a decoder of one layout, a bottleneck between them, a likelihood behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor, nn
+
+from scldm.config import VAEConfig
+from scldm.data.batch import CellBatch
+from scldm.vae.likelihood import LIKELIHOODS
+from scldm.vae.published import PublishedDecoder, PublishedEncoder, gene_table
+from scldm.vae.wide import WideDecoder, WideEncoder
+
+__all__ = ["VAE", "Posterior"]
+
+#: exp(-30) is zero noise in float32 terms; stands for the deterministic bottleneck's log-variance.
+DETERMINISTIC_LOG_VARIANCE = -30.0
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Diagonal Gaussian q(Z | cell) over latent tokens.
+
+    Attributes
+    ----------
+    mean, log_variance
+        ``[cells, latents, channels]``. The log-variance is None for the deterministic bottleneck.
+    """
+
+    mean: Float[Tensor, "cells latents channels"]
+    log_variance: Float[Tensor, "cells latents channels"] | None
+
+    def sample(self, noise: Float[Tensor, "cells latents channels"]) -> Float[Tensor, "cells latents channels"]:
+        """Latents for standard normal ``noise``."""
+        if self.log_variance is None:
+            return self.mean
+        return self.mean + (0.5 * self.log_variance).exp() * noise
+
+    def kl_divergence(self) -> Float[Tensor, " cells"]:
+        """KL(q || N(0, 1)) in nats per cell; zero for the deterministic bottleneck."""
+        if self.log_variance is None:
+            return self.mean.new_zeros(len(self.mean))
+        terms = self.mean.square() + self.log_variance.exp() - 1 - self.log_variance
+        return 0.5 * terms.sum(dim=(1, 2))
+
+
+class VAE(nn.Module):
+    """Permutation-invariant variational autoencoder of cells (Palla et al. 2025, section 3).
+
+    Parameters
+    ----------
+    config
+        Layout and sizes.
+    n_genes
+        Genes of the schema.
+    n_dispersion_categories
+        Categories of ``config.dispersion_by``; 0 when it is None.
+    gene_totals
+        UMI counts of every gene over the training cells; the decoder starts from their proportions. None starts from
+        equal rates.
+    """
+
+    def __init__(
+        self,
+        config: VAEConfig,
+        n_genes: int,
+        n_dispersion_categories: int = 0,
+        gene_totals: Float[np.ndarray, " genes"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.n_genes = config, n_genes
+        self.encoder: WideEncoder | PublishedEncoder
+        self.decoder: WideDecoder | PublishedDecoder
+        if config.layout == "wide":
+            self.encoder = WideEncoder(
+                n_genes,
+                n_latents=config.n_latents,
+                width=config.width,
+                n_layers=config.n_layers,
+                n_heads=config.n_heads,
+                n_cross_heads=config.n_cross_heads,
+                table_width=config.table_width,
+                dropout=config.dropout,
+            )
+            self.decoder = WideDecoder(
+                n_genes,
+                n_latents=config.n_latents,
+                latent_channels=config.latent_channels,
+                width=config.width,
+                n_layers=config.n_layers,
+                n_heads=config.n_heads,
+                n_cross_heads=config.n_cross_heads,
+                table_width=config.table_width,
+                gene_totals=gene_totals,
+            )
+        else:
+            table = gene_table(n_genes, config.width)
+            self.encoder = PublishedEncoder(
+                table,
+                config.n_latents,
+                n_layers=config.n_layers,
+                n_heads=config.n_heads,
+                n_cross_heads=config.n_cross_heads,
+                gene_tokens=config.gene_tokens,
+                mask_padding=config.mask_padding,
+            )
+            self.decoder = PublishedDecoder(
+                table,
+                config.latent_channels,
+                n_layers=config.n_layers,
+                n_heads=config.n_heads,
+                n_cross_heads=config.n_cross_heads,
+            )
+        gaussian = config.bottleneck == "gaussian"
+        self.bottleneck = nn.Linear(config.width, config.latent_channels * (2 if gaussian else 1), bias=gaussian)
+        self.likelihood = LIKELIHOODS[config.likelihood](n_genes, n_dispersion_categories)
+
+    def encode(
+        self, batch: CellBatch, pooled_dropout: Float[Tensor, "cells table_width"] | None = None
+    ) -> Posterior:
+        """Posterior over the latent tokens of each cell.
+
+        Parameters
+        ----------
+        batch
+            Cells.
+        pooled_dropout
+            Uniform numbers that decide which pooled channels are dropped (wide layout, training only).
+        """
+        if isinstance(self.encoder, WideEncoder):
+            hidden = self.bottleneck(self.encoder(batch, pooled_dropout))
+        else:
+            hidden = self.bottleneck(self.encoder(batch))
+        if self.config.bottleneck == "layernorm":
+            normalised = nn.functional.layer_norm(hidden, hidden.shape[-1:], eps=1e-8)
+            return Posterior(normalised, None)
+        mean, log_variance = hidden.float().chunk(2, dim=-1)
+        return Posterior(mean, log_variance.clamp(-12.0, 4.0))
+
+    def log_fractions(self, latents: Float[Tensor, "cells latents channels"]) -> Float[Tensor, "cells genes"]:
+        """Log share of every gene in a cell's expected counts; its exponential sums to one over all genes."""
+        log_rates = self.decoder.log_rates(self.decoder.features(latents))
+        return torch.log_softmax(log_rates.float(), dim=-1)
+
+    def expected_counts(
+        self,
+        latents: Float[Tensor, "cells latents channels"],
+        library_size: Float[Tensor, " cells"],
+        genes: Int64[Tensor, " genes"] | None = None,
+    ) -> Float[Tensor, "cells chosen"]:
+        """Mean of the counts, UMI.
+
+        A gene's rate is its share among *all* genes of the schema times the library size, whatever ``genes`` are asked
+        for, so a list gives exactly what decoding everything and slicing gives.
+        """
+        expected = self.log_fractions(latents).exp() * library_size[:, None]
+        return expected if genes is None else expected[:, genes]
+
+    def sample_counts(
+        self,
+        latents: Float[Tensor, "cells latents channels"],
+        library_size: Float[Tensor, " cells"],
+        generator: torch.Generator,
+        dispersion_categories: Int64[Tensor, " cells"] | None = None,
+    ) -> Float[Tensor, "cells genes"]:
+        """Draw UMI counts of all genes; see :meth:`scldm.vae.likelihood.Likelihood.sample`."""
+        return self.likelihood.sample(self.expected_counts(latents, library_size), generator, dispersion_categories)
+
+    @torch.no_grad()
+    def encode_arrays(
+        self, batch: CellBatch
+    ) -> tuple[Float32[np.ndarray, "cells state"], Float32[np.ndarray, "cells state"]]:
+        """Posterior mean and log-variance, flattened token by token, as arrays."""
+        posterior = self.encode(batch)
+        mean = rearrange(posterior.mean, "b m c -> b (m c)").float().cpu().numpy()
+        if posterior.log_variance is None:
+            return mean, np.full_like(mean, DETERMINISTIC_LOG_VARIANCE)
+        return mean, rearrange(posterior.log_variance, "b m c -> b (m c)").float().cpu().numpy()
