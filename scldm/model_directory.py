@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,11 +79,14 @@ def check_absent(directory: Path, overwrite: bool) -> None:
         raise UserError(f"'{directory}' is a file; name a directory for the model.")
     if directory.exists() and not overwrite:
         raise UserError(f"'{directory}' exists already; pass --overwrite (overwrite=True) to replace it.")
-    if directory.exists() and any(directory.iterdir()) and not (directory / "config.json").is_file():
+    # Many tools write a config.json; only a directory with all files of a model is taken for one.
+    if directory.exists() and any(directory.iterdir()) and not all((directory / name).is_file() for name in FILES):
         raise UserError(f"'{directory}' is not a model directory and will not be overwritten; name another.")
     parent = next(p for p in directory.absolute().parents if p.exists())
     if not parent.is_dir():
         raise UserError(f"'{directory}' cannot be made: '{parent}' is a file.")
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"'{directory}' cannot be made: no permission to write in '{parent}'.")
 
 
 def write_model(directory: Path, model: StoredModel, overwrite: bool = False) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int, Int64
 
 from scldm.errors import UserError, nearest_names
 
@@ -70,7 +70,7 @@ class CategoricalAttribute:
         # One more entry, so that the code -1 of a missing label picks -1.
         return np.append(known, -1)[codes].astype(np.int64)
 
-    def decode(self, codes: Int64[np.ndarray, " cells"]) -> pd.Categorical:
+    def decode(self, codes: Int[np.ndarray, " cells"]) -> pd.Categorical:
         """Return the labels of codes, missing for -1, with all categories of the training data."""
         return pd.Categorical.from_codes(codes, categories=pd.Index(self.categories, dtype=object))
 
@@ -132,7 +132,7 @@ class ContinuousAttribute:
         """Return standardised values, NaN where the value is missing."""
         return ((numbers(column, self.name) - self.mean) / self.std).astype(np.float32)
 
-    def decode(self, values: Float32[np.ndarray, " cells"]) -> Float64[np.ndarray, " cells"]:
+    def decode(self, values: Float[np.ndarray, " cells"]) -> Float64[np.ndarray, " cells"]:
         """Return standardised values in the units of the column."""
         return values.astype(np.float64) * self.std + self.mean
 

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int, Int64
 from tqdm import tqdm
 
 from scldm.data.alignment import GeneCoverage, align_columns
@@ -67,7 +67,7 @@ class StoredRows:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_process": -1}
 
-    def read(self, rows: Int64[np.ndarray, " cells"]) -> sp.csr_matrix:
+    def read(self, rows: Int[np.ndarray, " cells"]) -> sp.csr_matrix:
         """Return rows in the order asked for, values and columns as they are stored.
 
         What lies close together in the file is read at once, from the front to the back.
@@ -77,7 +77,7 @@ class StoredRows:
         is_new_run = np.ones(len(ordered), dtype=bool)
         is_new_run[1:] = start[1:] - stop[:-1] > (GAP if self._sparse else 0)
         first = np.flatnonzero(is_new_run)
-        last = np.append(first[1:], len(ordered)) - 1
+        last = np.append(first[1:], len(ordered))[: len(first)] - 1
         if not self._sparse:
             return self._read_dense(rows, ordered, first, last)
         run_start, run_stop = start[first], stop[last]
@@ -144,17 +144,17 @@ class BackedSource(IndexedSource):
         schema: DatasetSchema,
         table: CellTable,
         coverage: GeneCoverage,
-        rows: Int64[np.ndarray, " cells"] | None = None,
+        rows: Int[np.ndarray, " cells"] | None = None,
     ) -> None:
         super().__init__(schema, table, coverage, rows)
         self._stored = stored
         self._target = target
 
-    def read_rows(self, rows: Int64[np.ndarray, " cells"]) -> sp.csr_matrix:
+    def read_rows(self, rows: Int[np.ndarray, " cells"]) -> sp.csr_matrix:
         """Read rows of the file."""
         return align_columns(canonical(self._stored.read(rows)), self._target, self._schema.n_genes)
 
-    def _with_rows(self, rows: Int64[np.ndarray, " cells"]) -> BackedSource:
+    def _with_rows(self, rows: Int[np.ndarray, " cells"]) -> BackedSource:
         return BackedSource(self._stored, self._target, self._schema, self._table, self._coverage, rows)
 
 

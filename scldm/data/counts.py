@@ -146,7 +146,7 @@ def check_counts(values: np.ndarray, where: str, elsewhere: Callable[[], list[st
             raise UserError(f"{where} holds values that are not integers ({example:g}){looks}{_advice(elsewhere)}")
         if high > LARGEST_EXACT_COUNT:
             raise UserError(
-                f"{where} holds a count of {high:g}; counts above 2^24 = {LARGEST_EXACT_COUNT} are not supported"
+                f"{where} holds a count of {high:.0f}; counts above {LARGEST_EXACT_COUNT} are not supported"
             )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 __all__ = ["DepthStatistics"]
 
 N_QUANTILES = 201
+
+Numbers = float | int | np.number | np.ndarray | Sequence[float] | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class DepthStatistics:
             raise ValueError("depth statistics need at least one cell and two or more positive, ordered quantiles")
 
     @classmethod
-    def from_library_sizes(cls, library_sizes: ArrayLike) -> DepthStatistics:
+    def from_library_sizes(cls, library_sizes: Numbers) -> DepthStatistics:
         """Summarise library sizes (UMI counts per cell, all above zero)."""
         ordered = np.sort(np.asarray(library_sizes, dtype=np.float64))
         # Library sizes are integers and tie. The m cells that share a value are spread evenly over a width of one UMI
@@ -68,7 +70,7 @@ class DepthStatistics:
         """Median library size of the training cells (to within half a UMI where cells tie)."""
         return float(np.quantile(self.quantiles, 0.5))
 
-    def to_normal(self, library_size: ArrayLike) -> Float[np.ndarray, " ..."]:
+    def to_normal(self, library_size: Numbers) -> Float[np.ndarray, " ..."]:
         """Map library sizes to normal scores.
 
         Parameters
@@ -83,7 +85,7 @@ class DepthStatistics:
         log_depth, scores = self._knots
         return np.asarray(np.interp(np.log(np.maximum(library_size, self.minimum)), log_depth, scores))
 
-    def from_normal(self, scores: ArrayLike) -> Float[np.ndarray, " ..."]:
+    def from_normal(self, scores: Numbers) -> Float[np.ndarray, " ..."]:
         """Map normal scores to library sizes: the inverse of ``to_normal``, never outside the training range.
 
         Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int, Int64
 from torch.utils.data import Dataset, Sampler
 
 from scldm.data.batch import CellBatch
@@ -124,6 +124,6 @@ class CellDataset(Dataset[CellBatch]):
     def __len__(self) -> int:
         return self.source.n_cells
 
-    def __getitem__(self, indices: Int64[np.ndarray, " cells"]) -> CellBatch:
+    def __getitem__(self, indices: Int[np.ndarray, " cells"]) -> CellBatch:
         """Return the cells at ``indices`` in that order."""
         return self.source.batch(indices)

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from jaxtyping import Bool, Float32, Int64
-from numpy.typing import ArrayLike
+from jaxtyping import Bool, Float, Float32, Int, Int64
 
 from scldm.data.attributes import CategoricalAttribute, ContinuousAttribute
-from scldm.data.depth import DepthStatistics
+from scldm.data.depth import DepthStatistics, Numbers
 from scldm.errors import UserError, nearest_names
 
 __all__ = ["CategoricalAttribute", "ContinuousAttribute", "DatasetSchema", "DepthStatistics"]
@@ -78,7 +77,7 @@ class DatasetSchema:
     @classmethod
     def from_library_sizes(
         cls,
-        library_sizes: ArrayLike,
+        library_sizes: Numbers,
         genes: Names,
         obs: pd.DataFrame,
         categorical: Names = (),
@@ -110,14 +109,14 @@ class DatasetSchema:
             raise UserError(f"the data has {len(obs)} cells and {len(genes)} genes; at least one of each is needed")
         labels, measures = fit_attributes(obs, as_names(categorical), as_names(continuous), missing_labels)
         codes = [attribute.encode(obs[attribute.name]) for attribute in labels]
-        seen = np.unique(np.stack(codes, axis=1), axis=0).tolist() if codes else []
+        seen = _distinct_rows(np.stack(codes, axis=1)).tolist() if codes else []
         return cls(
             genes=tuple(map(str, genes)),
             categorical=labels,
             continuous=measures,
             depth=DepthStatistics.from_library_sizes(library_sizes),
             n_cells=len(obs),
-            combinations=tuple(tuple(row) for row in seen),
+            combinations=tuple(sorted(tuple(row) for row in seen)),
         )
 
     @property
@@ -194,8 +193,8 @@ class DatasetSchema:
 
     def decode_attributes(
         self,
-        categorical: Int64[np.ndarray, "cells n_categorical"],
-        continuous: Float32[np.ndarray, "cells n_continuous"],
+        categorical: Int[np.ndarray, "cells n_categorical"],
+        continuous: Float[np.ndarray, "cells n_continuous"],
     ) -> pd.DataFrame:
         """Turn numbers back into a table of all attributes; categorical columns carry all training categories."""
         columns: dict[str, Any] = {}
@@ -205,15 +204,15 @@ class DatasetSchema:
             columns[measure.name] = measure.decode(continuous[:, i])
         return pd.DataFrame(columns, index=pd.RangeIndex(len(categorical)))
 
-    def observed(self, categorical: Int64[np.ndarray, "cells n_categorical"]) -> Bool[np.ndarray, " cells"]:
+    def observed(self, categorical: Int[np.ndarray, "cells n_categorical"]) -> Bool[np.ndarray, " cells"]:
         """Tell which combinations of category codes at least one training cell had; -1 matches everything."""
         seen = np.array(self.combinations, dtype=np.int64).reshape(len(self.combinations), len(self.categorical))
         result = np.ones(len(categorical), dtype=bool)
         given = categorical >= 0
-        for pattern in np.unique(given, axis=0):
+        for pattern in _distinct_rows(given):
             if pattern.any():
                 rows = (given == pattern).all(axis=1)
-                known = pd.MultiIndex.from_arrays(list(np.unique(seen[:, pattern], axis=0).T))
+                known = pd.MultiIndex.from_arrays(list(_distinct_rows(seen[:, pattern]).T))
                 result[rows] = pd.MultiIndex.from_arrays(list(categorical[rows][:, pattern].T)).isin(known)
         return result
 
@@ -326,3 +325,8 @@ def fit_attributes(
         tuple(CategoricalAttribute.fit(obs[name], name) for name in categorical),
         tuple(ContinuousAttribute.fit(obs[name], name) for name in continuous),
     )
+
+
+def _distinct_rows(table: np.ndarray) -> np.ndarray:
+    # Hashing, unlike numpy.unique, does not sort millions of rows to find a handful.
+    return pd.DataFrame(table).drop_duplicates().to_numpy()

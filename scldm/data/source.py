@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int, Int64
 
 from scldm.data.alignment import GeneCoverage
 from scldm.data.batch import CellBatch
@@ -43,7 +43,7 @@ class CellSource(Protocol):
     def coverage(self) -> GeneCoverage:
         """How well the file covers the genes of the schema."""
 
-    def batch(self, cells: Int64[np.ndarray, " cells"]) -> CellBatch:
+    def batch(self, cells: Int[np.ndarray, " cells"]) -> CellBatch:
         """Return cells by position, in the order asked for."""
 
     def gene_totals(self) -> Float64[np.ndarray, " genes"]:
@@ -52,7 +52,7 @@ class CellSource(Protocol):
     def library_sizes(self) -> Float32[np.ndarray, " cells"]:
         """Return the UMI counts of every cell summed over the genes of the schema."""
 
-    def subset(self, cells: Int64[np.ndarray, " cells"]) -> CellSource:
+    def subset(self, cells: Int[np.ndarray, " cells"]) -> CellSource:
         """Return some of the cells as a source of their own, without copying counts."""
 
 
@@ -87,18 +87,18 @@ class IndexedSource:
         schema: DatasetSchema,
         table: CellTable,
         coverage: GeneCoverage,
-        rows: Int64[np.ndarray, " cells"] | None = None,
+        rows: Int[np.ndarray, " cells"] | None = None,
     ) -> None:
         self._schema = schema
         self._table = table
         self._coverage = coverage
         self._rows = np.arange(len(table.library_sizes)) if rows is None else rows
 
-    def read_rows(self, rows: Int64[np.ndarray, " cells"]) -> sp.csr_matrix:
+    def read_rows(self, rows: Int[np.ndarray, " cells"]) -> sp.csr_matrix:
         """Return rows of the file as canonical CSR over the genes of the schema."""
         raise NotImplementedError
 
-    def _with_rows(self, rows: Int64[np.ndarray, " cells"]) -> IndexedSource:
+    def _with_rows(self, rows: Int[np.ndarray, " cells"]) -> IndexedSource:
         raise NotImplementedError
 
     @property
@@ -126,7 +126,7 @@ class IndexedSource:
         """Names of the cells, not necessarily unique."""
         return self._table.obs.index.to_numpy(dtype=object)[self._rows]
 
-    def batch(self, cells: Int64[np.ndarray, " cells"]) -> CellBatch:
+    def batch(self, cells: Int[np.ndarray, " cells"]) -> CellBatch:
         """Return cells by position, in the order asked for."""
         rows = self._rows[cells]
         return CellBatch.from_csr(self.read_rows(rows), self._table.categorical[rows], self._table.continuous[rows])
@@ -143,7 +143,7 @@ class IndexedSource:
         """Return the UMI counts of every cell summed over the genes of the schema."""
         return self._table.library_sizes[self._rows]
 
-    def subset(self, cells: Int64[np.ndarray, " cells"]) -> CellSource:
+    def subset(self, cells: Int[np.ndarray, " cells"]) -> CellSource:
         """Return some of the cells as a source of their own, without copying counts."""
         return self._with_rows(self._rows[cells])
 
@@ -165,14 +165,14 @@ class AnnDataSource(IndexedSource):
         schema: DatasetSchema,
         table: CellTable,
         coverage: GeneCoverage,
-        rows: Int64[np.ndarray, " cells"] | None = None,
+        rows: Int[np.ndarray, " cells"] | None = None,
     ) -> None:
         super().__init__(schema, table, coverage, rows)
         self._matrix = matrix
 
-    def read_rows(self, rows: Int64[np.ndarray, " cells"]) -> sp.csr_matrix:
+    def read_rows(self, rows: Int[np.ndarray, " cells"]) -> sp.csr_matrix:
         """Return rows of the matrix."""
         return self._matrix[rows]
 
-    def _with_rows(self, rows: Int64[np.ndarray, " cells"]) -> AnnDataSource:
+    def _with_rows(self, rows: Int[np.ndarray, " cells"]) -> AnnDataSource:
         return AnnDataSource(self._matrix, self._schema, self._table, self._coverage, rows)

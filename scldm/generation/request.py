@@ -205,8 +205,9 @@ def _depths(depth: Any, n_cells: int) -> Float32[np.ndarray, " cells"] | None:
         values = np.broadcast_to(np.asarray(depth, dtype=np.float32), (n_cells,)).copy()
     except ValueError:
         raise UserError(f"depth is {depth!r}; give a number of UMI, or one per cell.") from None
-    if not (np.isfinite(values).all() and (values >= 1).all()):
-        raise UserError(f"depth is {values[~(values >= 1)][0]:g}; a cell has at least 1 UMI.")
+    possible = np.isfinite(values) & (values >= 1)
+    if not possible.all():
+        raise UserError(f"depth is {values[~possible][0]:g}; it must be a finite number of UMI, at least 1.")
     return values
 
 

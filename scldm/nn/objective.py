@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Noise", "Objective", "step_generator"]
+__all__ = ["Noise", "Objective", "step_generator", "step_seed"]
 
 Noise = dict[str, Tensor]
 
@@ -30,5 +30,10 @@ class Objective(nn.Module):
 
 def step_generator(seed: int, stage: str, step: int, device: torch.device | str) -> torch.Generator:
     """Return the generator of one step, a pure function of its arguments."""
+    return torch.Generator(device).manual_seed(step_seed(seed, stage, step))
+
+
+def step_seed(seed: int, stage: str, step: int) -> int:
+    """Return the seed of one step, below 2^63."""
     digest = hashlib.blake2b(f"{seed}/{stage}/{step}".encode(), digest_size=8).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+    return int.from_bytes(digest, "little") >> 1

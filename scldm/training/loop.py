@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,13 +26,14 @@ from tqdm import tqdm
 from scldm.config import TrainingConfig
 from scldm.data.sampler import BatchIndices, EpochOrder
 from scldm.errors import UserError
-from scldm.nn.objective import Noise, Objective, step_generator
+from scldm.nn.objective import Noise, Objective, step_generator, step_seed
 from scldm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from scldm.training.ema import ExponentialMovingAverage
 from scldm.training.tracking import MetricsLog
 
 __all__ = ["StageResult", "make_accelerator", "train_stage"]
 
+@runtime_checkable
 class Batch(Protocol):
     """What the loop needs of a batch: :class:`~scldm.data.CellBatch` and ``LatentBatch`` both are one."""
 
@@ -233,6 +234,8 @@ class _StageRun:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
         noise = self._noise(self.step, self.order.batch_size, accelerator.process_index, accelerator.num_processes)
+        # nn.Dropout draws from the global generator: it follows the step too, or a resumed run would go another way.
+        torch.manual_seed(step_seed(self.seed, f"{self.name}/modules/{accelerator.process_index}", self.step))
         micro = batch.n_cells // config.gradient_accumulation
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)

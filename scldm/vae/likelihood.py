@@ -74,19 +74,24 @@ class NegativeBinomial(Likelihood):
 
     #: log theta is kept in this range: below, a gene would be all bursts; above, float32 cannot tell it from Poisson.
     LOG_THETA_RANGE = (-6.0, 8.0)
+    #: Where log theta starts: near Poisson, so that what a latent could explain is not first booked as noise.
+    INITIAL_LOG_THETA = 2.3
+    #: Adam moves every parameter by about the learning rate per step. Log theta spans several units and has to travel
+    #: them in a short training: it is stored divided by this factor.
+    STEP_FACTOR = 5.0
 
     def __init__(self, n_genes: int, n_categories: int = 0) -> None:
         super().__init__()
-        self.log_theta = nn.Parameter(torch.zeros(n_genes))
-        self.log_theta_offset = nn.Parameter(torch.zeros(n_categories, n_genes)) if n_categories else None
+        self.scaled_log_theta = nn.Parameter(torch.full((n_genes,), self.INITIAL_LOG_THETA / self.STEP_FACTOR))
+        self.scaled_offset = nn.Parameter(torch.zeros(n_categories, n_genes)) if n_categories else None
 
     def inverse_dispersion(self, categories: Int[Tensor, " cells"] | None = None) -> Float[Tensor, "..."]:
         """Inverse dispersion theta, ``[genes]``, or ``[cells, genes]`` when it depends on the cell's category."""
-        log_theta = self.log_theta
-        if self.log_theta_offset is not None and categories is not None:
-            known = (categories >= 0).to(log_theta.dtype)[:, None]
-            log_theta = log_theta + known * self.log_theta_offset[categories.clamp_min(0)]
-        return log_theta.clamp(*self.LOG_THETA_RANGE).exp()
+        scaled = self.scaled_log_theta
+        if self.scaled_offset is not None and categories is not None:
+            known = (categories >= 0).to(scaled.dtype)[:, None]
+            scaled = scaled + known * self.scaled_offset[categories.clamp_min(0)]
+        return (self.STEP_FACTOR * scaled).clamp(*self.LOG_THETA_RANGE).exp()
 
     def negative_log_likelihood(
         self,
@@ -192,7 +197,9 @@ def sample_negative_binomial(
     index = positive.nonzero(as_tuple=True)
     mu, th = mean[index].double(), theta[index].double()
     # The uniform of a survivor is uniform on [0, survival): it is the tail probability that is left to walk down.
-    tail = uniform[index].double()
+    # Float32 uniforms can be exactly 0, a tail that rounding would never let the walk reach; half a step of their grid
+    # (2^-24) stands for it.
+    tail = uniform[index].double().clamp_min(2.0**-25)
     success = mu / (mu + th)
     probability = torch.exp(-th * torch.log1p(mu / th))
     left = -torch.expm1(-th * torch.log1p(mu / th))
@@ -202,7 +209,6 @@ def sample_negative_binomial(
     while len(walking):
         # Invariant: left = P(x > step); a tail below it means that the count is larger than step.
         above = tail[walking] < left[walking]
-        above &= left[walking] > 0
         walking = walking[above]
         step += 1
         drawn[walking] = step

@@ -73,6 +73,7 @@ def test_a_schema_describes_its_data(schema: DatasetSchema, adata: ad.AnnData) -
     seen = {(c, str(b)) for c, b in zip(adata.obs["cell_type"], adata.obs["batch"], strict=True)}
     tables = [a.categories for a in schema.categorical]
     assert {(tables[0][i], tables[1][j]) for i, j in schema.combinations} == seen
+    assert list(schema.combinations) == sorted(set(schema.combinations))
 
 
 def test_attributes_survive_encoding(schema: DatasetSchema, adata: ad.AnnData) -> None:
@@ -196,3 +197,8 @@ def test_files_that_are_not_schemas_are_refused(schema: DatasetSchema, tmp_path:
         path.write_text(text)
         with pytest.raises(UserError, match=sentence):
             DatasetSchema.load(path)
+
+
+def test_nothing_cannot_be_described(adata: ad.AnnData) -> None:
+    with pytest.raises(UserError, match="0 cells and 12 genes"):
+        DatasetSchema.from_counts(adata.X[:0], adata.var_names, adata.obs.iloc[:0])

@@ -1,0 +1,45 @@
+"""Shapes and types in annotations are checked in every test; shared fixtures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before anything imports torch: the suite is many small computations, which threads only slow down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("scldm", "beartype.beartype")
+
+import pytest  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
+
+from scldm.model import ScLDM  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScLDM, Path]:
+    """A tiny model, trained on the CPU, and the working directory of its training; not to be changed."""
+    directory = tmp_path_factory.mktemp("trained-run")
+    model = tiny.tiny_model()
+    model.train(directory, accelerator=Accelerator(cpu=True))
+    return model, directory
+
+
+@pytest.fixture(scope="session")
+def trained(trained_run: tuple[ScLDM, Path]) -> ScLDM:
+    """A tiny trained model; not to be changed."""
+    return trained_run[0]
+
+
+@pytest.fixture(scope="session")
+def model_dir(trained: ScLDM, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny trained model as a model directory; not to be changed."""
+    directory = tmp_path_factory.mktemp("saved") / "model"
+    trained.save(directory)
+    return directory
