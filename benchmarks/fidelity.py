@@ -41,7 +41,9 @@ def reconstruct(model: ScLDM, adata: ad.AnnData, conditions: list[str], seed: in
             posterior = vae.encode(batch)
             latents = posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
             k = model._dispersion_attribute
-            counts = vae.sample_counts(latents, batch.library_size, generator, None if k is None else batch.categorical[:, k])
+            counts = vae.sample_counts(
+                latents, batch.library_size, generator, None if k is None else batch.categorical[:, k]
+            )
             blocks.append(sp.csr_matrix(counts.numpy()))
     var = pd.DataFrame(index=list(model.schema.genes))
     return ad.AnnData(sp.vstack(blocks, format="csr"), obs=adata.obs[conditions].copy(), var=var)

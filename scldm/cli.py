@@ -6,6 +6,7 @@ Each command is a frozen dataclass whose fields are its arguments and whose ``ru
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional, Suppress, UseAppendAction
+from tyro.conf import FlagCreatePairsOff, Positional, Suppress, UseAppendAction, arg
 
 from scldm.config import RunConfig, load_config
 from scldm.errors import UserError
@@ -38,20 +39,21 @@ class Demo:
 
     def run(self) -> None:
         """Run the command."""
-        from scldm.demo import run_demo
+        from scldm.commands.demo import demo
 
-        run_demo(self.output, seed=self.seed, overwrite=self.overwrite)
+        demo(self.output, seed=self.seed, overwrite=self.overwrite)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Train a model as a configuration says; run the same command again to continue a training that was stopped.
 
-    Every field of the configuration can be set behind the file name, e.g. `--data.path cells.h5ad --vae.n-latents 16`.
-    On several GPUs: `accelerate launch -m scldm train CONFIG.yaml`; several CPU processes: `torchrun --nproc_per_node 2 -m scldm train CONFIG.yaml`.
+    Every field of the configuration can be set behind the file name, for instance `--data.path cells.h5ad
+    --vae.n-latents 16`. Several GPUs: `accelerate launch -m scldm train CONFIG.yaml`. Several CPU processes: `torchrun
+    --nproc_per_node 2 -m scldm train CONFIG.yaml`.
     """
 
-    config: Annotated[RunConfig, OmitArgPrefixes]
+    config: Annotated[RunConfig, arg(name="")]
     """The configuration after all overrides."""
     config_file: Annotated[Path, Suppress]
     """Where it came from."""
@@ -66,13 +68,13 @@ class Train:
 
     def run(self) -> None:
         """Run the command."""
-        from scldm.training.run import dry_run, run_training
+        from scldm.commands.train import describe_run, train
 
         output = self.output or Path("checkpoints") / self.config_file.stem
         if self.dry_run:
-            print(dry_run(self.config, output, overwrite=self.overwrite))
+            print(describe_run(self.config, output, overwrite=self.overwrite))
         else:
-            run_training(self.config, output, overwrite=self.overwrite, cpu=self.device == "cpu")
+            train(self.config, output, overwrite=self.overwrite, cpu=self.device == "cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +87,11 @@ class Sample:
     """The .h5ad to write."""
     n_cells: int | None = None
     """Number of cells; with --like, the number of its cells by default."""
-    condition: Annotated[tuple[str, ...], UseAppendAction] = ()
-    """Attribute and value, as cell_type="B cell"; several values and repetitions are allowed."""
-    guidance: tuple[str, ...] = ("1.0",)
-    """One number (joint guidance by all conditions; 1 is plain conditional), or one per attribute as cell_type=2.0."""
+    condition: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="NAME=VALUE ...")] = ()
+    """Attributes and their values, for instance cell_type="B cell" phase=G1."""
+    guidance: Annotated[tuple[str, ...], arg(metavar="SCALE | NAME=SCALE ...")] = ("1.0",)
+    """One number (guides by all conditions jointly; 1 is plain conditional generation, 0 ignores them), or one for each
+    attribute, for instance cell_type=2.0 phase=1.5."""
     guidance_mode: Literal["joint", "additive"] | None = None
     """How guidance combines attributes; by default joint for one number, additive for one per attribute."""
     like: Path | None = None
@@ -112,21 +115,23 @@ class Sample:
 
     def run(self) -> None:
         """Run the command."""
-        from scldm.generation.run import run_sampling
+        from scldm.commands.sample import sample
 
-        run_sampling(**{name: getattr(self, name) for name in self.__dataclass_fields__})
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        conditions = [pair for group in options.pop("condition") for pair in group]
+        sample(options.pop("model_dir"), options.pop("output"), conditions=conditions, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encode:
-    """Write the latent representation of real cells to obsm["X_scldm"]."""
+    """Write latent representations of real cells to obsm["X_scldm"]."""
 
     model_dir: Positional[Path]
     """Model directory."""
     data: Positional[Path]
     """The .h5ad with UMI counts; genes are aligned by name."""
     output: Path
-    """The .h5ad to write: obs, var and obsm of the data without the counts."""
+    """The .h5ad to write: the obs of the data, and the latents."""
     layer: str | None = None
     """Layer that holds the counts; by default X."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -136,9 +141,9 @@ class Encode:
 
     def run(self) -> None:
         """Run the command."""
-        from scldm.generation.run import run_encoding
+        from scldm.commands.encode import encode
 
-        run_encoding(**{name: getattr(self, name) for name in self.__dataclass_fields__})
+        encode(self.model_dir, self.data, self.output, layer=self.layer, device=self.device, overwrite=self.overwrite)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +158,7 @@ class Evaluate:
     """Directory for metrics.json and figure.png."""
     train: Path | None = None
     """The training cells: fits spaces and classifiers, and shows what a memoriser would score."""
-    condition: tuple[str, ...] = ()
+    condition: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="COLUMN ...")] = ()
     """Obs columns with labels."""
     layer: str | None = None
     """Layer that holds the counts of the real cells; by default X."""
@@ -166,9 +171,11 @@ class Evaluate:
 
     def run(self) -> None:
         """Run the command."""
-        from scldm.evaluation.run import run_evaluation
+        from scldm.commands.evaluate import evaluate
 
-        run_evaluation(**{name: getattr(self, name) for name in self.__dataclass_fields__})
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        conditions = [name for group in options.pop("condition") for name in group]
+        evaluate(options.pop("real"), options.pop("generated"), options.pop("output"), conditions=conditions, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +254,7 @@ def _parse(arguments: list[str]) -> Any:
     prog = f"scldm {name}"
     if name == "train":
         return _parse_train(rest, prog)
-    return tyro.cli(COMMANDS[name], args=rest, prog=prog)
+    return tyro.cli(COMMANDS[name], args=rest, prog=prog, config=(FlagCreatePairsOff,))
 
 
 def _summary(kind: type[Any]) -> str:
@@ -264,7 +271,9 @@ def _parse_train(arguments: list[str], prog: str) -> Train:
         prog += " CONFIG.yaml"
     else:
         raise UserError("train needs a configuration file first: scldm train CONFIG.yaml [--output DIR] [...]")
-    return tyro.cli(Train, args=arguments, prog=prog, default=Train(config=config, config_file=path))
+    return tyro.cli(
+        Train, args=arguments, prog=prog, default=Train(config=config, config_file=path), config=(FlagCreatePairsOff,)
+    )
 
 
 @contextlib.contextmanager
@@ -286,7 +295,12 @@ def _one_sentence_errors() -> Iterator[None]:
             if "───" in raw:
                 break
             sentences.append(line)
-        raise UserError(" ".join(filter(None, sentences)) or " ".join(filter(None, lines))) from None
+        sentence = " ".join(filter(None, sentences)) or " ".join(filter(None, lines))
+        # An optional number that is none: the parser lists everything it tried.
+        sentence = re.sub(
+            r"no type matching \{None\}\|(\w+) could .* from \[(.*?)\]\. Got errors.*", r"\2 is not a \1", sentence
+        )
+        raise UserError(sentence) from None
 
 
 if __name__ == "__main__":

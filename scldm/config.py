@@ -58,7 +58,10 @@ class DataConfig:
     """Read cells from disk on demand instead of loading the matrix into memory."""
 
     def __post_init__(self) -> None:
-        _require(self.min_cells_per_gene >= 1, f"data.min_cells_per_gene is {self.min_cells_per_gene}; it must be at least 1.")
+        _require(
+            self.min_cells_per_gene >= 1,
+            f"data.min_cells_per_gene is {self.min_cells_per_gene}; it must be at least 1.",
+        )
         _require(
             0 < self.validation_fraction < 1,
             f"data.validation_fraction is {self.validation_fraction}; it must be above 0 and below 1.",
@@ -110,7 +113,9 @@ class VAEConfig:
         )
         cross = self.n_latents * self.n_cross_heads if self.layout == "wide" else self.n_cross_heads
         channels = self.table_width if self.layout == "wide" else self.width
-        name, unit = ("table_width", "n_latents * n_cross_heads") if self.layout == "wide" else ("width", "n_cross_heads")
+        name, unit = (
+            ("table_width", "n_latents * n_cross_heads") if self.layout == "wide" else ("width", "n_cross_heads")
+        )
         _require(channels % cross == 0, f"vae.{name} is {channels}; it must be a multiple of vae.{unit} ({cross}).")
         _require(self.kl_weight >= 0, f"vae.kl_weight is {self.kl_weight}; it must not be negative.")
         _require(0 <= self.dropout < 1, f"vae.dropout is {self.dropout}; it must be at least 0 and below 1.")
@@ -174,8 +179,6 @@ class TrainingConfig:
     """Gradients are scaled down to this norm."""
     ema_decay: float = 0.99
     """Decay per step of the average of the weights, which is what is validated, saved and sampled."""
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    """auto: bf16 autocast on GPUs that have it, float32 elsewhere. Likelihoods are always float32."""
     compile: bool = False
     """Compile the network with torch.compile."""
     validate_every: int = 12_800
@@ -214,7 +217,9 @@ class TrackingConfig:
 
 
 def _prior_training() -> TrainingConfig:
-    return TrainingConfig(cells=512_000, batch_size=256, learning_rate=1e-3, clip_norm=1.0, weight_decay=0.0, ema_decay=0.999)
+    return TrainingConfig(
+        cells=512_000, batch_size=256, learning_rate=1e-3, clip_norm=1.0, weight_decay=0.0, ema_decay=0.999
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +228,8 @@ class RunConfig:
 
     seed: int = 0
     """All randomness of a run comes from this number."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """auto: bf16 autocast on GPUs that have it, float32 elsewhere. Likelihoods are always float32."""
     data: DataConfig = field(default_factory=DataConfig)
     """Cells and attributes."""
     vae: VAEConfig = field(default_factory=VAEConfig)
@@ -296,7 +303,10 @@ def _plain(value: Any) -> Any:
 
 
 def _from_plain(cls: type, values: Any, path: str) -> Any:
-    _require(isinstance(values, dict), f"{path or 'The configuration'} must be a mapping of keys to values, not {_kind(values)}.")
+    _require(
+        isinstance(values, dict),
+        f"{path or 'The configuration'} must be a mapping of keys to values, not {_kind(values)}.",
+    )
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}
     prefix = f"{path}." if path else ""
@@ -307,7 +317,9 @@ def _from_plain(cls: type, values: Any, path: str) -> Any:
         if dataclasses.is_dataclass(hints[key]):
             # A section starts from the run's own default (the two stages differ), then takes the given keys.
             default = fields[key].default_factory()  # type: ignore[misc]
-            _require(isinstance(value, dict), f"'{prefix}{key}' must be a mapping of keys to values, not {_kind(value)}.")
+            _require(
+                isinstance(value, dict), f"'{prefix}{key}' must be a mapping of keys to values, not {_kind(value)}."
+            )
             value = _from_plain(hints[key], _plain(dataclasses.asdict(default)) | value, f"{prefix}{key}")
         else:
             value = _typed(hints[key], value, f"{prefix}{key}")

@@ -144,11 +144,13 @@ class ScLDM:
             If the validation split is impossible, the batch cannot be shared by the processes, or training diverges.
         """
         if self._source is None:
-            raise UserError("this model was loaded from a directory and has no training cells; build ScLDM(adata) to train.")
+            raise UserError(
+                "this model was loaded from a directory and has no training cells; build ScLDM(adata) to train."
+            )
         if directory is None:
             with tempfile.TemporaryDirectory(prefix="scldm-") as temporary:
                 return self.train(temporary, accelerator=accelerator, on_step=on_step)
-        accelerator = accelerator or make_accelerator(self.config.vae_training)
+        accelerator = accelerator or make_accelerator(self.config.precision)
         work = Path(directory)
         work.mkdir(parents=True, exist_ok=True)
         log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, self.config)
@@ -164,8 +166,12 @@ class ScLDM:
         self._set_networks(vae, prior, stores[0].statistics, accelerator.device)
         self._metrics = (work / "metrics.jsonl").read_text() if accelerator.is_main_process else ""
         self.training_summary = TrainingSummary(
-            n_training_cells=training_cells.n_cells, n_validation_cells=validation_cells.n_cells,
-            processes=accelerator.num_processes, device=str(accelerator.device), vae=vae_summary, prior=prior_summary,
+            n_training_cells=training_cells.n_cells,
+            n_validation_cells=validation_cells.n_cells,
+            processes=accelerator.num_processes,
+            device=str(accelerator.device),
+            vae=vae_summary,
+            prior=prior_summary,
         )
         return self.training_summary
 
@@ -183,7 +189,13 @@ class ScLDM:
         return source.subset(training), source.subset(validation)
 
     def _train_vae(
-        self, training: CellSource, validation: CellSource, work: Path, log: MetricsLog, accelerator: Accelerator, on_step: Any
+        self,
+        training: CellSource,
+        validation: CellSource,
+        work: Path,
+        log: MetricsLog,
+        accelerator: Accelerator,
+        on_step: Any,
     ) -> tuple[VAE, dict[str, Any]]:
         torch.manual_seed(self.config.seed)
         vae = self._build_vae(training.gene_totals())
@@ -200,7 +212,13 @@ class ScLDM:
         )
 
     def _train_prior(
-        self, training: LatentStore, validation: LatentStore, work: Path, log: MetricsLog, accelerator: Accelerator, on_step: Any
+        self,
+        training: LatentStore,
+        validation: LatentStore,
+        work: Path,
+        log: MetricsLog,
+        accelerator: Accelerator,
+        on_step: Any,
     ) -> tuple[DiT, dict[str, Any]]:
         torch.manual_seed(self.config.seed + 1)
         prior = self._build_prior()
@@ -320,7 +338,10 @@ class ScLDM:
 
         Genes are aligned by name; attributes are not needed.
         """
-        source = self.open_aligned(adata, layer=layer)
+        return self.encode(self.open_aligned(adata, layer=layer), batch_size)
+
+    def encode(self, source: CellSource, batch_size: int = ENCODE_BATCH) -> Float32[np.ndarray, "cells state"]:
+        """Encode cells that :meth:`open_aligned` opened; see :meth:`get_latent_representation`."""
         vae = self._trained().vae
         return np.concatenate([block.mean for block in _encoded_blocks(vae, source, batch_size)])
 
@@ -383,6 +404,12 @@ class ScLDM:
             prior_weights=network_tensors(sampler.prior) | statistics,
             metrics=self._metrics,
         )
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of weights of each stage, ``vae`` and ``prior``."""
+        with torch.device("meta"):
+            networks = {"vae": self._build_vae(None), "prior": self._build_prior()}
+        return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
 
     # ---------------------------------------------------------------------------------------------- parts
 

@@ -22,7 +22,15 @@ from scldm.data.schema import DatasetSchema
 from scldm.errors import UserError
 from scldm.training.checkpoint import atomic_directory
 
-__all__ = ["FORMAT_VERSION", "StoredModel", "TrainingSummary", "check_absent", "model_hash", "read_model", "write_model"]
+__all__ = [
+    "FORMAT_VERSION",
+    "StoredModel",
+    "TrainingSummary",
+    "check_absent",
+    "model_hash",
+    "read_model",
+    "write_model",
+]
 
 FORMAT_VERSION = 1
 FILES = ("config.json", "schema.json", "vae.safetensors", "prior.safetensors")

@@ -176,7 +176,9 @@ def _conditions_table(
     }
     for name, series in values.items():
         if series.isna().any():
-            raise UserError(f"{int(series.isna().sum())} values of '{name}' are missing; leave the attribute out instead.")
+            raise UserError(
+                f"{int(series.isna().sum())} values of '{name}' are missing; leave the attribute out instead."
+            )
     return pd.DataFrame(values, index=index)
 
 
@@ -185,7 +187,9 @@ def _check_guidance(guidance: Guidance, given: tuple[str, ...]) -> None:
     scales = guidance.to_dict()["scales"]
     if not isinstance(scales, dict):
         if scales != 1 and not given:
-            raise UserError(f"guidance is {scales}, but there is nothing to guide by; ask for the value of an attribute.")
+            raise UserError(
+                f"guidance is {scales}, but there is nothing to guide by; ask for the value of an attribute."
+            )
         return
     for name in scales:
         if name not in given:
@@ -231,7 +235,9 @@ def _warn_unobserved(schema: DatasetSchema, categorical: Int64[np.ndarray, "cell
     if not len(unseen):
         return
     labels = [
-        " + ".join(f"{a.name}='{a.categories[code]}'" for a, code in zip(schema.categorical, row, strict=True) if code >= 0)
+        " + ".join(
+            f"{a.name}='{a.categories[code]}'" for a, code in zip(schema.categorical, row, strict=True) if code >= 0
+        )
         for row in unseen[:3]
     ]
     more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""

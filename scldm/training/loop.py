@@ -33,6 +33,7 @@ from scldm.training.tracking import MetricsLog
 
 __all__ = ["StageResult", "make_accelerator", "train_stage"]
 
+
 @runtime_checkable
 class Batch(Protocol):
     """What the loop needs of a batch: :class:`~scldm.data.CellBatch` and ``LatentBatch`` both are one."""
@@ -64,10 +65,18 @@ class StageResult:
     stopped_early: bool
 
 
-def make_accelerator(config: TrainingConfig, *, cpu: bool = False) -> Accelerator:
-    """Return the accelerator of this process; bf16 where ``config.precision`` and the device allow it."""
-    bf16 = config.precision == "bf16" or (
-        config.precision == "auto" and not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+def make_accelerator(precision: str = "auto", *, cpu: bool = False) -> Accelerator:
+    """Return the accelerator of this process.
+
+    Parameters
+    ----------
+    precision
+        ``float32``, ``bf16``, or ``auto``: bf16 where a GPU has it.
+    cpu
+        Leave a GPU alone.
+    """
+    bf16 = precision == "bf16" or (
+        precision == "auto" and not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     )
     return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
 
@@ -296,7 +305,9 @@ class _StageRun:
         return {key: float(value) / n_cells for key, value in sums.items()}
 
     def _validate_and_log(self, cells_per_second: float, bar: Any) -> None:
-        totals = torch.stack([*self.running.values(), torch.tensor(float(self.running_cells), device=self.accelerator.device)])
+        totals = torch.stack(
+            [*self.running.values(), torch.tensor(float(self.running_cells), device=self.accelerator.device)]
+        )
         if self.accelerator.num_processes > 1:
             totals = self.accelerator.reduce(totals, reduction="sum")
         training = dict(zip(self.running, (totals[:-1] / totals[-1]).tolist(), strict=True))

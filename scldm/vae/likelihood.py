@@ -75,7 +75,7 @@ class NegativeBinomial(Likelihood):
     #: log theta is kept in this range: below, a gene would be all bursts; above, float32 cannot tell it from Poisson.
     LOG_THETA_RANGE = (-6.0, 8.0)
     #: Where log theta starts: near Poisson, so that what a latent could explain is not first booked as noise.
-    INITIAL_LOG_THETA = 2.3
+    INITIAL_LOG_THETA = 4.6
     #: Adam moves every parameter by about the learning rate per step. Log theta spans several units and has to travel
     #: them in a short training: it is stored divided by this factor.
     STEP_FACTOR = 5.0

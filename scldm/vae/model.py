@@ -120,9 +120,7 @@ class VAE(nn.Module):
         self.bottleneck = nn.Linear(config.width, config.latent_channels * (2 if gaussian else 1), bias=gaussian)
         self.likelihood = LIKELIHOODS[config.likelihood](n_genes, n_dispersion_categories)
 
-    def encode(
-        self, batch: CellBatch, pooled_dropout: Float[Tensor, "cells table_width"] | None = None
-    ) -> Posterior:
+    def encode(self, batch: CellBatch, pooled_dropout: Float[Tensor, "cells table_width"] | None = None) -> Posterior:
         """Posterior over the latent tokens of each cell.
 
         Parameters

@@ -62,9 +62,7 @@ class AttentionPooling(nn.Module):
         """Number of the magnitudes that :meth:`forward` returns per cell."""
         return self.n_scores + 1
 
-    def forward(
-        self, batch: CellBatch
-    ) -> tuple[Float[Tensor, "cells channels"], Float[Tensor, "cells magnitudes"]]:
+    def forward(self, batch: CellBatch) -> tuple[Float[Tensor, "cells channels"], Float[Tensor, "cells magnitudes"]]:
         """Pool the expressed genes of every cell.
 
         Returns
@@ -180,7 +178,9 @@ class AttentionUnpooling(nn.Module):
 
     def gene_weights(self, genes: Int64[Tensor, " genes"] | None = None) -> Float[Tensor, "genes channels"]:
         """Read-outs with the attention weights folded in; channels run over slots, then heads, then head channels."""
-        queries, read_out = (self.queries, self.read_out) if genes is None else (self.queries[genes], self.read_out[genes])
+        queries, read_out = (
+            (self.queries, self.read_out) if genes is None else (self.queries[genes], self.read_out[genes])
+        )
         weights = einsum(queries, self.keys, "g h k, m h k -> g m h").softmax(dim=1)
         # Times the number of slots: uniform attention then leaves the scale of the read-out as it is.
         folded = (weights * self.keys.shape[0])[..., None] * read_out[:, None]

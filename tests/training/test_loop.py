@@ -126,8 +126,8 @@ def test_learning_rate_in_use_is_the_scheduled_one(tmp_path):
 
 
 def test_a_solvable_problem_is_solved(tmp_path):
-    objective, result = run(tmp_path, cells=4000)
-    assert result.cells == 4000
+    objective, result = run(tmp_path, cells=2400)
+    assert result.cells == 2400
     assert result.best_loss < 1e-4
     assert not result.stopped_early
     torch.testing.assert_close(weights(objective), torch.tensor([1.0, -2.0, 0.5, 0.3]), atol=0.02, rtol=0)
@@ -161,9 +161,9 @@ def test_every_epoch_visits_every_cell_once_in_a_new_order(tmp_path):
 
 
 def test_accumulated_batches_are_the_full_batch(tmp_path):
-    whole, _ = run(tmp_path / "whole", Regression(1.0))
+    whole, _ = run(tmp_path / "whole", Regression(1.0), cells=240)
     for accumulation in (2, 4, 8):
-        cut, _ = run(tmp_path / f"cut{accumulation}", Regression(1.0), gradient_accumulation=accumulation)
+        cut, _ = run(tmp_path / f"cut{accumulation}", Regression(1.0), cells=240, gradient_accumulation=accumulation)
         torch.testing.assert_close(weights(cut), weights(whole), atol=1e-5, rtol=1e-5)
     for a, b in zip(lines(tmp_path / "whole"), lines(tmp_path / "cut4"), strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
@@ -277,7 +277,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("kill_at", [1, 6, 7, 13, 50, 99, 100])
+@pytest.mark.parametrize("kill_at", [1, 7, 13, 100])
 def test_interrupted_stage_ends_like_an_uninterrupted_one(tmp_path, kill_at):
     whole, expected = run(tmp_path / "whole", Regression(1.0), ema_decay=0.9)
 
@@ -310,9 +310,9 @@ def test_early_stop_survives_an_interruption(tmp_path):
     assert torch.equal(weights(resumed), weights(whole))
 
 
-# Steps 3, 7 (a checkpoint), 20 (a validation), 30 (the last); both stages.
+# Before the first checkpoint, at a validation, at a checkpoint, after the last step.
 @pytest.mark.parametrize(
-    ("stage", "step"), [("vae", 3), ("vae", 20), ("vae", 30), ("prior", 1), ("prior", 7), ("prior", 26)]
+    ("stage", "step"), [("vae", 3), ("vae", 20), ("prior", 7), ("prior", 30)]
 )
 def test_killed_process_resumes_to_the_same_bits(tmp_path, trained_run, stage, step):
     model, finished = trained_run

@@ -1,0 +1,201 @@
+"""``scldm sample``: from a model directory and a request to an ``.h5ad``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from scldm.commands.device import choose_device
+from scldm.data.h5ad import open_h5ad, read_obs
+from scldm.errors import UserError, nearest_names
+from scldm.generation.request import GenerationRequest
+from scldm.generation.writer import check_writable
+from scldm.model import ScLDM
+from scldm.prior.guidance import Guidance
+from scldm.training.loop import make_accelerator
+
+__all__ = ["parse_conditions", "parse_guidance", "sample"]
+
+
+def sample(
+    model_dir: Path,
+    output: Path,
+    *,
+    n_cells: int | None = None,
+    conditions: Sequence[str] = (),
+    guidance: Sequence[str] = ("1.0",),
+    guidance_mode: str | None = None,
+    like: Path | None = None,
+    depth: str | None = None,
+    genes: Path | None = None,
+    solver: str = "heun",
+    steps: int = 25,
+    seed: int = 0,
+    batch_size: int = 512,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> None:
+    """Generate cells into a file.
+
+    Parameters
+    ----------
+    model_dir, output
+        Model directory and ``.h5ad``.
+    n_cells
+        Number of cells; None takes the cells of ``like``.
+    conditions
+        ``name=value`` each.
+    guidance
+        One number, or ``name=number`` each.
+    guidance_mode
+        ``joint`` or ``additive``; None lets the form of ``guidance`` decide.
+    like
+        Real ``.h5ad`` whose rows give the attributes that ``conditions`` do not.
+    depth
+        A number of UMI, or ``like``.
+    genes
+        File with a gene name per line.
+    solver, steps, seed, batch_size, overwrite
+        See :meth:`scldm.ScLDM.sample`.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises
+    ------
+    UserError
+        For anything that is not available; the message names it.
+    """
+    check_writable(output, overwrite)
+    if batch_size < 1:
+        raise UserError(f"--batch-size is {batch_size}; it must be at least 1.")
+    accelerator = None
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        accelerator = make_accelerator("float32", cpu=device == "cpu")
+    model = ScLDM.load(model_dir, choose_device(device) if accelerator is None else accelerator.device)
+    columns: dict[str, Any] = parse_conditions(conditions)
+    rows = None
+    if like is not None:
+        rows, columns = _like(model, like, columns, n_cells, seed)
+        n_cells = len(rows)
+    elif depth == "like":
+        raise UserError("--depth like takes each cell's depth from a file; name it with --like REAL.h5ad.")
+    elif n_cells is None:
+        raise UserError("how many cells? Give --n-cells N, or --like REAL.h5ad.")
+    request = GenerationRequest.build(
+        model.schema,
+        n_cells,
+        conditions=columns,
+        depth=_depth(depth, model, like, rows),
+        genes=None if genes is None else _gene_list(genes),
+        guidance=parse_guidance(guidance, guidance_mode),
+        solver=solver,
+        steps=steps,
+        seed=seed,
+    )
+    with _progress(request.n_cells, accelerator is None or accelerator.is_main_process) as bar:
+        model.sample_to_file(
+            output,
+            request,
+            batch_size=batch_size,
+            overwrite=overwrite,
+            accelerator=accelerator,
+            on_cells=bar.update,
+        )
+    if accelerator is None or accelerator.is_main_process:
+        n_genes = model.schema.n_genes if request.genes is None else len(request.genes)
+        print(f"wrote {output}: {request.n_cells:,} cells x {n_genes:,} genes")
+
+
+def parse_conditions(pairs: Sequence[str]) -> dict[str, str]:
+    """Split ``name=value`` pairs; raises ``UserError`` for one that is none, and for a repeated name."""
+    result: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not (equals and name and value):
+            raise UserError(f"the condition '{pair}' is not of the form name=value, for example cell_type=\"B cell\".")
+        if name in result:
+            raise UserError(f"the condition '{name}' is given twice; a cell has one value of it.")
+        result[name] = value
+    return result
+
+
+def parse_guidance(words: Sequence[str], mode: str | None = None) -> Guidance:
+    """Read ``2.0`` or ``cell_type=2.0 batch=1.5``; raises ``UserError`` for anything else."""
+    scales: float | Mapping[str, float]
+    if len(words) == 1 and "=" not in words[0]:
+        scales = _number(words[0], "guidance")
+    else:
+        scales = {name: _number(value, f"guidance of '{name}'") for name, value in parse_conditions(words).items()}
+    if mode == "additive":
+        return Guidance.additive(scales)
+    if mode == "joint" and not isinstance(scales, float):
+        raise UserError("joint guidance takes one number; give one scale, or --guidance-mode additive.")
+    return Guidance.parse(scales)
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{what} is '{text}'; it must be a number.") from None
+
+
+def _like(
+    model: ScLDM, path: Path, columns: Mapping[str, Any], n_cells: int | None, seed: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Rows of a real file to be reproduced, and the attributes they have."""
+    with open_h5ad(path) as file:
+        obs = read_obs(file)
+    names = [name for name in model.schema.attribute_names if name in obs.columns]
+    if not names and not columns:
+        wanted = model.schema.attribute_names
+        hint = nearest_names(wanted[0], obs.columns) if wanted and len(obs.columns) else "the file has no obs columns"
+        raise UserError(
+            f"'{path}' has none of the model's attributes ({', '.join(wanted) or 'it has none'}) in obs; {hint}"
+        )
+    rows = np.arange(len(obs))
+    if n_cells is not None and n_cells != len(obs):
+        if n_cells < 1:
+            raise UserError(f"n_cells is {n_cells}; ask for at least one cell.")
+        # Whole copies of the file and a random rest keep its proportions.
+        copies, rest = divmod(n_cells, len(obs))
+        drawn = np.random.default_rng(seed).choice(len(obs), rest, replace=False)
+        rows = np.sort(np.concatenate([np.tile(rows, copies), drawn]))
+    taken = {name: obs[name].iloc[rows].reset_index(drop=True) for name in names}
+    fixed = {name: pd.Series([value] * len(rows)) for name, value in columns.items()}
+    return rows, {**taken, **fixed}
+
+
+def _depth(depth: str | None, model: ScLDM, like: Path | None, rows: np.ndarray | None) -> float | np.ndarray | None:
+    if depth is None:
+        return None
+    if depth == "like":
+        assert like is not None
+        return model.open_aligned(like).library_sizes()[rows]
+    return _number(depth, "depth")
+
+
+def _gene_list(path: Path) -> list[str]:
+    if not path.is_file():
+        raise UserError(f"there is no gene list '{path}'.")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"the gene list '{path}' is not a text file.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+@contextmanager
+def _progress(n_cells: int, shown: bool) -> Iterator[Any]:
+    with tqdm(
+        total=n_cells, unit="cell", unit_scale=True, desc="sampling", disable=not (shown and sys.stderr.isatty())
+    ) as bar:
+        yield bar

@@ -1,0 +1,131 @@
+"""``scldm train``: from a configuration to a model directory, resumable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator
+
+from scldm.config import RunConfig
+from scldm.errors import UserError
+from scldm.model import ScLDM
+from scldm.model_directory import check_absent
+from scldm.training.loop import make_accelerator
+
+__all__ = ["describe_run", "train"]
+
+
+def train(config: RunConfig, output: Path, *, overwrite: bool = False, cpu: bool = False) -> None:
+    """Train a model and write its directory.
+
+    While training, everything is in ``OUTPUT.training``; a run that was killed continues from there when the same
+    command is run again. The model directory appears at the end, whole.
+
+    Parameters
+    ----------
+    config
+        The run.
+    output
+        Model directory to make.
+    overwrite
+        Replace an existing model directory, and start anew if an unfinished run of another configuration is in the way.
+    cpu
+        Leave a GPU alone.
+
+    Raises
+    ------
+    UserError
+        If ``output`` is in the way, an unfinished run differs from this one, or the data cannot be used.
+    """
+    check_absent(output, overwrite)
+    model = ScLDM.from_config(config)
+    accelerator = make_accelerator(config.precision, cpu=cpu)
+    work = output.with_name(output.name + ".training")
+    resuming = _prepare(work, model, overwrite, accelerator)
+    if accelerator.is_main_process:
+        kind = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
+        state = f"continuing the run in {work}" if resuming else f"working in {work}"
+        print(f"{kind} on {accelerator.device}, precision {_precision(accelerator)}; {state}", file=sys.stderr)
+        print(_data_sentence(model), file=sys.stderr)
+    summary = model.train(work, accelerator=accelerator)
+    if accelerator.is_main_process:
+        model.save(output, overwrite=overwrite)
+        shutil.rmtree(work)
+        print(
+            f"wrote {output}: autoencoder {summary.vae['cells']:,} cells, validation loss {summary.vae['best_loss']:.1f}; "
+            f"prior {summary.prior['cells']:,} cells, validation loss {summary.prior['best_loss']:.4f}"
+        )
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def describe_run(config: RunConfig, output: Path, *, overwrite: bool = False) -> str:
+    """Everything ``train`` would do, as YAML and sentences, without doing it; raises what it would raise at the start."""
+    check_absent(output, overwrite)
+    model = ScLDM.from_config(config)
+    sizes = model.parameter_counts()
+    lines = [
+        yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip(),
+        "",
+        f"# {_data_sentence(model)}",
+        f"# {sizes['vae']:,} parameters in the autoencoder, {sizes['prior']:,} in the prior",
+    ]
+    for name, stage in (("autoencoder", config.vae_training), ("prior", config.prior_training)):
+        lines.append(f"# {name}: at most {stage.cells:,} cells, {-(-stage.cells // stage.batch_size):,} steps")
+    lines.append(f"# would write {output}")
+    return "\n".join(lines)
+
+
+def _data_sentence(model: ScLDM) -> str:
+    schema = model.schema
+    attributes = ", ".join(
+        [f"{a.name} ({len(a.categories)} values)" for a in schema.categorical]
+        + [f"{a.name} ({a.minimum:g} to {a.maximum:g})" for a in schema.continuous]
+    )
+    return (
+        f"{schema.n_cells:,} cells, {schema.n_genes:,} genes, median {schema.depth.median:,.0f} UMI; "
+        f"conditions: {attributes or 'none'}"
+    )
+
+
+def _precision(accelerator: Accelerator) -> str:
+    return "float32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)
+
+
+def _prepare(work: Path, model: ScLDM, overwrite: bool, accelerator: Accelerator) -> bool:
+    """Check that an unfinished run is the same run, or make the working directory; tell whether there was one."""
+    identity = {"config": model.config.to_dict(), "schema": model.schema.to_dict()}
+    marker = work / "run.json"
+    resuming = False
+    if marker.is_file():
+        differing = _differences(json.loads(marker.read_text()), identity)
+        resuming = not differing
+        if differing and not overwrite:
+            raise UserError(
+                f"an unfinished run in '{work}' has another {differing[0]}; repeat its configuration to continue it, or "
+                "pass --overwrite to start anew."
+            )
+    elif work.exists() and any(work.iterdir()):
+        raise UserError(f"'{work}' exists and is not an unfinished run of scldm; name another output.")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process and not resuming:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        partial = work / "run.partial"
+        partial.write_text(json.dumps(identity))
+        partial.replace(marker)
+    accelerator.wait_for_everyone()
+    return resuming
+
+
+def _differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Paths at which two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*new, *(k for k in old if k not in new)]
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    return [] if old == new else [path.removeprefix("config.")]

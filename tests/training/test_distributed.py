@@ -1,0 +1,93 @@
+"""Two processes, joined as torchrun joins them, against one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import tiny
+from safetensors.torch import load_file
+
+from scldm.data.sampler import EpochOrder
+
+
+def lines(directory: Path) -> list[dict]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> dict[int, Path]:
+    """The same training and sampling with one process and with two; two also accumulate gradients."""
+    directories = {}
+    for n_processes, accumulation in ((1, 1), (2, 2)):
+        directories[n_processes] = tmp_path_factory.mktemp(f"processes{n_processes}")
+        codes = tiny.in_processes(
+            tiny.train_and_sample, directories[n_processes], accumulation, n_processes=n_processes
+        )
+        assert codes == [0] * n_processes
+    return directories
+
+
+def test_ranks_share_the_batches_of_one_process():
+    alone = EpochOrder(101, 24, seed=3)
+    ranks = [EpochOrder(101, 24, seed=3, rank=rank, world_size=2) for rank in range(2)]
+    for step in range(alone.steps_per_epoch):
+        parts = [rank.batch(2, step) for rank in ranks]
+        assert [len(part) for part in parts] == [12, 12]
+        np.testing.assert_array_equal(np.concatenate(parts), alone.batch(2, step))
+
+
+def test_two_processes_follow_the_losses_of_one(runs):
+    pairs = list(zip(lines(runs[1]), lines(runs[2]), strict=True))
+    assert len(pairs) == 6
+    for alone, together in pairs:
+        for key in ("stage", "step", "cells", "learning_rate"):
+            assert alone[key] == together[key]
+        for key in ("train_loss", "validation_loss"):
+            assert together[key] == pytest.approx(alone[key], rel=1e-4), (alone["stage"], alone["step"], key)
+
+
+def test_two_processes_end_with_the_weights_of_one(runs):
+    for name in ("vae.safetensors", "prior.safetensors"):
+        alone, together = (load_file(runs[n] / "model" / name) for n in (1, 2))
+        for key in alone:
+            # Adam turns rounding errors of tiny gradients into steps, so only nearly.
+            assert (alone[key] - together[key]).abs().max() < 5e-3 * max(1.0, alone[key].abs().max()), (name, key)
+
+
+def test_one_process_writes(runs):
+    assert sorted(p.name for p in runs[2].iterdir()) == sorted(p.name for p in runs[1].iterdir())
+    config = json.loads((runs[2] / "model" / "config.json").read_text())
+    assert config["training"]["processes"] == 2
+
+
+def test_two_processes_generate_the_file_of_one(runs, tmp_path):
+    path = tmp_path / "cells.h5ad"
+    assert tiny.in_processes(tiny.sample_together, runs[2] / "model", path) == [0]
+    alone, together = ad.read_h5ad(path), ad.read_h5ad(runs[2] / "cells.h5ad")
+    assert alone.shape == (700, 60)
+    for part in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(alone.X, part), getattr(together.X, part))
+    np.testing.assert_array_equal(alone.obsm["X_scldm"], together.obsm["X_scldm"])
+    assert alone.obs.equals(together.obs)
+    assert alone.uns["scldm"] == together.uns["scldm"]
+
+
+@pytest.mark.slow
+def test_torchrun_starts_such_processes(runs, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nimport tiny\n\n"
+        'if __name__ == "__main__":\n    tiny.train_and_sample(Path(sys.argv[1]), 2)\n'
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(tiny.__file__).parent)}
+    subprocess.run([*command, str(tmp_path / "run")], check=True, env=environment, timeout=300)
+    for ours, theirs in zip(lines(tmp_path / "run"), lines(runs[2]), strict=True):
+        assert {**ours, "cells_per_second": 0} == {**theirs, "cells_per_second": 0}
