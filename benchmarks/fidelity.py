@@ -1,6 +1,6 @@
 """Train on a 70/30 split of a data set, generate, and judge: generated cells, and the autoencoder by itself.
 
-    SCLDM_DATA=... python benchmarks/fidelity.py pbmc_facs_zheng --conditions cell_type [--seed 0] [--vae.kl-weight 0.3 ...]
+    SCLDM_DATA=... python benchmarks/fidelity.py pbmc_facs_zheng [--conditions cell_type] [--seed 0] [--vae.kl-weight 0.03]
 
 Prints one table: ceiling, generated, autoencoder alone (training cells encoded, decoded, counts redrawn), baseline,
 memoriser; and the training time. Fields of the configuration are set as with `scldm train`.
@@ -26,7 +26,6 @@ from scldm.data import read_counts, split_cells
 from scldm.evaluation import evaluate
 from scldm.evaluation.genes import gene_gene_agreement, gene_means
 from scldm.evaluation.space import log1p_cp10k
-from scldm.generation.writer import CellBlock, collect_cells
 from scldm.model import ScLDM
 
 
@@ -52,7 +51,7 @@ def reconstruct(model: ScLDM, adata: ad.AnnData, conditions: list[str], seed: in
 def gene_gene_200(generated: ad.AnnData, test: ad.AnnData, train: ad.AnnData) -> float:
     """Gene-gene correlation agreement over 200 genes, all held-out cells against as many generated ones."""
     genes = list(test.var_names)
-    spaces = {k: log1p_cp10k(read_counts(v[:, genes])) for k, v in dict(g=generated, h=test, t=train).items()}
+    spaces = {k: log1p_cp10k(read_counts(v[:, genes])) for k, v in {"g": generated, "h": test, "t": train}.items()}
     return gene_gene_agreement(spaces["g"], spaces["h"], np.argsort(-gene_means(spaces["t"]))[:200])
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -94,7 +95,7 @@ class VAEConfig:
     """Keep padding out of the attention (published layout only); False reproduces the published implementation."""
     bottleneck: Literal["gaussian", "layernorm"] = "gaussian"
     """gaussian: a posterior q(Z|x) with a KL term. layernorm: the published deterministic bottleneck."""
-    kl_weight: float = 0.3
+    kl_weight: float = 0.01
     """Weight of the KL term, per nat."""
     dropout: float = 0.1
     """Dropout on the pooled cell representation (wide layout only)."""
@@ -200,7 +201,8 @@ class TrainingConfig:
         _require(self.clip_norm > 0, f"clip_norm is {self.clip_norm}; it must be positive.")
         _require(
             self.batch_size % self.gradient_accumulation == 0,
-            f"batch_size is {self.batch_size}; it must be a multiple of gradient_accumulation ({self.gradient_accumulation}).",
+            f"batch_size is {self.batch_size}; it must be a multiple of gradient_accumulation "
+            f"({self.gradient_accumulation}).",
         )
 
 
@@ -316,7 +318,7 @@ def _from_plain(cls: type, values: Any, path: str) -> Any:
             raise UserError(f"Unknown key '{prefix}{key}'; {nearest_names(key, fields)}")
         if dataclasses.is_dataclass(hints[key]):
             # A section starts from the run's own default (the two stages differ), then takes the given keys.
-            default = fields[key].default_factory()  # type: ignore[misc]
+            default = cast(Callable[[], Any], fields[key].default_factory)()
             _require(
                 isinstance(value, dict), f"'{prefix}{key}' must be a mapping of keys to values, not {_kind(value)}."
             )

@@ -24,7 +24,7 @@ from scldm.data.split import split_cells
 from scldm.errors import UserError
 from scldm.generation.request import Conditions, GenerationRequest
 from scldm.generation.sampler import Sampler
-from scldm.generation.writer import CellBlock, CellsHeader, collect_cells, write_cells
+from scldm.generation.writer import CellsHeader, collect_cells, write_cells
 from scldm.model_directory import StoredModel, TrainingSummary, model_hash, read_model, write_model
 from scldm.prior.dit import DiT
 from scldm.prior.guidance import Guidance
@@ -406,7 +406,7 @@ class ScLDM:
         )
 
     def parameter_counts(self) -> dict[str, int]:
-        """Number of weights of each stage, ``vae`` and ``prior``."""
+        """Count the weights of each stage, ``vae`` and ``prior``."""
         with torch.device("meta"):
             networks = {"vae": self._build_vae(None), "prior": self._build_prior()}
         return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}

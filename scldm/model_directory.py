@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -18,7 +17,7 @@ from torch import Tensor
 
 import scldm
 from scldm.config import RunConfig
-from scldm.data.schema import DatasetSchema
+from scldm.data.schema import CategoricalAttribute, DatasetSchema
 from scldm.errors import UserError
 from scldm.training.checkpoint import atomic_directory
 
@@ -171,7 +170,7 @@ def model_hash(schema: DatasetSchema, vae_weights: Mapping[str, Tensor], prior_w
     for weights in (vae_weights, prior_weights):
         for name in sorted(weights):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(weights[name].detach().to("cpu", torch.float32).numpy()))
+            digest.update(weights[name].detach().to("cpu", torch.float32).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -179,11 +178,10 @@ def model_card(model: StoredModel) -> str:
     """Describe the model for people: what it learnt from, what it can be asked for, how it was trained."""
     schema, config, summary = model.schema, model.config, model.summary
     depth = schema.depth
-    attributes = [
-        f"| {a.name} | categorical | " + ", ".join(f"{c} ({n})" for c, n in list(zip(a.categories, a.counts, strict=True))[:30])
-        + (f" and {len(a.categories) - 30} more" if len(a.categories) > 30 else "") + " |"
-        for a in schema.categorical
-    ] + [f"| {a.name} | continuous | {a.minimum:g} to {a.maximum:g}, mean {a.mean:g} |" for a in schema.continuous]  # fmt: skip
+    attributes = [f"| {a.name} | categorical | {_categories(a)} |" for a in schema.categorical]
+    attributes += [
+        f"| {a.name} | continuous | {a.minimum:g} to {a.maximum:g}, mean {a.mean:g} |" for a in schema.continuous
+    ]
     n_vae = sum(t.numel() for t in model.vae_weights.values())
     n_prior = sum(t.numel() for t in model.prior_weights.values())
     table = "| attribute | kind | values (training cells) |\n|---|---|---|\n" + "\n".join(attributes)
@@ -201,8 +199,8 @@ Source: `{config.data.path or "an AnnData in memory"}`.
 {table if attributes else "None: the model generates unconditionally."}
 
 ## Model
-{n_vae:,} parameters in the autoencoder ({config.vae.layout} layout, {config.vae.n_latents} x {config.vae.latent_channels}
-latents), {n_prior:,} in the prior (width {config.prior.width}, {config.prior.n_layers} layers).
+{n_vae:,} parameters in the autoencoder ({config.vae.layout} layout,
+{config.vae.n_latents} x {config.vae.latent_channels} latents), {n_prior:,} in the prior (width {config.prior.width}, {config.prior.n_layers} layers).
 
 ## Training
 | stage | cells seen | validation loss | stopped early |
@@ -211,7 +209,13 @@ latents), {n_prior:,} in the prior (width {config.prior.width}, {config.prior.n_
 | prior | {summary.prior["cells"]:,} | {summary.prior["best_loss"]:.4g} | {summary.prior["stopped_early"]} |
 
 ## Limits
-Cells are drawn from a model of the training cells: compare them with held-out cells (`scldm evaluate`) before use, and do
-not take them for anonymised data without checking how near they are to single training cells. Combinations of attributes
-that no training cell had are extrapolations.
+Cells are drawn from a model of the training cells: compare them with held-out cells (`scldm evaluate`) before use,
+and do not take them for anonymised data without checking how near they are to single training cells. Combinations of
+attributes that no training cell had are extrapolations.
 """
+
+
+def _categories(attribute: CategoricalAttribute, most: int = 30) -> str:
+    labels = [f"{c} ({n})" for c, n in zip(attribute.categories, attribute.counts, strict=True)]
+    more = f" and {len(labels) - most} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more

@@ -57,7 +57,8 @@ def demo(output: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     )
     train, held_out = cells[train_rows].copy(), cells[held_out_rows].copy()
     _say(
-        f"{train.n_obs} cells to train on, {held_out.n_obs} held out, {cells.n_vars} genes; conditions: cell_type, phase"
+        f"{train.n_obs} cells to train on, {held_out.n_obs} held out, {cells.n_vars} genes; conditions: "
+        + ", ".join(conditions)
     )
 
     started = time.perf_counter()

@@ -57,7 +57,8 @@ def train(config: RunConfig, output: Path, *, overwrite: bool = False, cpu: bool
         model.save(output, overwrite=overwrite)
         shutil.rmtree(work)
         print(
-            f"wrote {output}: autoencoder {summary.vae['cells']:,} cells, validation loss {summary.vae['best_loss']:.1f}; "
+            f"wrote {output}: autoencoder {summary.vae['cells']:,} cells, validation loss "
+            f"{summary.vae['best_loss']:.1f}; "
             f"prior {summary.prior['cells']:,} cells, validation loss {summary.prior['best_loss']:.4f}"
         )
     accelerator.wait_for_everyone()
@@ -65,7 +66,7 @@ def train(config: RunConfig, output: Path, *, overwrite: bool = False, cpu: bool
 
 
 def describe_run(config: RunConfig, output: Path, *, overwrite: bool = False) -> str:
-    """Everything ``train`` would do, as YAML and sentences, without doing it; raises what it would raise at the start."""
+    """Say what ``train`` would do, as YAML and sentences; raises what it would raise at the start."""
     check_absent(output, overwrite)
     model = ScLDM.from_config(config)
     sizes = model.parameter_counts()
@@ -107,8 +108,8 @@ def _prepare(work: Path, model: ScLDM, overwrite: bool, accelerator: Accelerator
         resuming = not differing
         if differing and not overwrite:
             raise UserError(
-                f"an unfinished run in '{work}' has another {differing[0]}; repeat its configuration to continue it, or "
-                "pass --overwrite to start anew."
+                f"an unfinished run in '{work}' has another {differing[0]}; repeat its configuration to continue it, "
+                "or pass --overwrite to start anew."
             )
     elif work.exists() and any(work.iterdir()):
         raise UserError(f"'{work}' exists and is not an unfinished run of scldm; name another output.")

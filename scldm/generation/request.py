@@ -151,7 +151,7 @@ def _conditions_table(
     schema: DatasetSchema, conditions: Conditions | None, n_cells: int | None, depth: object
 ) -> pd.DataFrame:
     """One row per cell, one column per attribute asked for."""
-    columns = {} if conditions is None else {str(k): conditions[k] for k in conditions}
+    columns = {} if conditions is None else {str(name): value for name, value in conditions.items()}
     lengths = {}
     for name, value in columns.items():
         if name not in schema.attribute_names:
@@ -183,7 +183,7 @@ def _conditions_table(
 
 
 def _check_guidance(guidance: Guidance, given: tuple[str, ...]) -> None:
-    """A scale that would have no effect is a misunderstanding, not a default."""
+    """Refuse a scale without effect: it is a misunderstanding, not a default."""
     scales = guidance.to_dict()["scales"]
     if not isinstance(scales, dict):
         if scales != 1 and not given:

@@ -107,7 +107,7 @@ class Sampler:
     def _chunks(self, request: GenerationRequest, chunks: list[int], plan: GuidancePlan) -> Iterator[CellBlock]:
         device = self.device
         generators = [step_generator(request.seed, "sample", chunk, device) for chunk in chunks]
-        # A short last chunk is filled up with copies of its last cell: its shape must not depend on the request's length.
+        # A short last chunk is filled up with copies of its last cell: no shape depends on the length of the request.
         rows = np.concatenate([_filled(request.chunk_cells(chunk)) for chunk in chunks])
         categorical = torch.from_numpy(request.categorical[rows]).to(device)
         continuous = torch.from_numpy(request.continuous[rows]).to(device)

@@ -135,9 +135,13 @@ def _write(file: h5py.File, header: CellsHeader, blocks: Iterable[CellBlock]) ->
     counts = file.create_group("X")
     counts.attrs["encoding-type"], counts.attrs["encoding-version"] = "csr_matrix", "0.1.0"
     counts.attrs["shape"] = np.array([n_cells, len(header.genes)])
-    growing: dict[str, Any] = dict(
-        shape=(0,), maxshape=(None,), chunks=(65536,), compression="gzip", compression_opts=1
-    )
+    growing: dict[str, Any] = {
+        "shape": (0,),
+        "maxshape": (None,),
+        "chunks": (65536,),
+        "compression": "gzip",
+        "compression_opts": 1,
+    }
     data = counts.create_dataset("data", dtype=np.float32, **growing)
     indices = counts.create_dataset("indices", dtype=np.int32, **growing)
     write_elem(file, "obsm", {LATENTS_KEY: np.empty((0, header.n_latent_channels), dtype=np.float32)})

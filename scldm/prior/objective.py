@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scldm.config import PriorConfig
+from scldm.nn.objective import Noise, Objective
 from scldm.prior.dit import DiT
 from scldm.prior.interpolant import TIME_SAMPLERS, LinearInterpolant
 from scldm.prior.latents import LatentBatch, LatentStatistics
-from scldm.nn.objective import Noise, Objective
 
 __all__ = ["PriorObjective"]
 

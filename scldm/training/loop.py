@@ -39,11 +39,11 @@ class Batch(Protocol):
     """What the loop needs of a batch: :class:`~scldm.data.CellBatch` and ``LatentBatch`` both are one."""
 
     @property
-    def n_cells(self) -> int: ...  # noqa: D102
+    def n_cells(self) -> int: ...
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Any: ...  # noqa: D102
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Any: ...
 
-    def slice(self, start: int, stop: int) -> Any: ...  # noqa: D102
+    def slice(self, start: int, stop: int) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -321,8 +321,8 @@ class _StageRun:
         self.ema.swap(self.objective.network)
         if not math.isfinite(validation["loss"]):
             raise UserError(
-                f"the validation loss of the {self.name} stage is {validation['loss']} after {self.cells} cells: training "
-                "diverged; lower its learning_rate"
+                f"the validation loss of the {self.name} stage is {validation['loss']} after {self.cells} cells: "
+                "training diverged; lower its learning_rate"
             )
         metrics = {f"train_{k}": v for k, v in training.items()} | {f"validation_{k}": v for k, v in validation.items()}
         metrics |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "cells_per_second": cells_per_second}
@@ -338,7 +338,7 @@ class _StageRun:
                 for i, parameter in enumerate(parameters)
                 for key, value in self.optimizer.state[parameter].items()
             }
-            tensors = {
+            tensors: dict[str, Mapping[str, Tensor]] = {
                 "model": dict(self.objective.named_parameters()),
                 "ema": self.ema.parameters,
                 "best": self.best,

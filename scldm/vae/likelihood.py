@@ -55,7 +55,7 @@ class Likelihood(nn.Module, ABC):
 
 
 class NegativeBinomial(Likelihood):
-    r"""Negative binomial with mean :math:`\mu` and inverse dispersion :math:`\theta`: variance :math:`\mu + \mu^2/\theta`.
+    """Negative binomial with mean mu and inverse dispersion theta: the variance is mu + mu^2 / theta.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class NegativeBinomial(Likelihood):
     #: log theta is kept in this range: below, a gene would be all bursts; above, float32 cannot tell it from Poisson.
     LOG_THETA_RANGE = (-6.0, 8.0)
     #: Where log theta starts: near Poisson, so that what a latent could explain is not first booked as noise.
-    INITIAL_LOG_THETA = 4.6
+    INITIAL_LOG_THETA = 2.3
     #: Adam moves every parameter by about the learning rate per step. Log theta spans several units and has to travel
     #: them in a short training: it is stored divided by this factor.
     STEP_FACTOR = 5.0
@@ -85,9 +85,9 @@ class NegativeBinomial(Likelihood):
         self.scaled_log_theta = nn.Parameter(torch.full((n_genes,), self.INITIAL_LOG_THETA / self.STEP_FACTOR))
         self.scaled_offset = nn.Parameter(torch.zeros(n_categories, n_genes)) if n_categories else None
 
-    def inverse_dispersion(self, categories: Int[Tensor, " cells"] | None = None) -> Float[Tensor, "..."]:
+    def inverse_dispersion(self, categories: Int[Tensor, " cells"] | None = None) -> Float[Tensor, ...]:
         """Inverse dispersion theta, ``[genes]``, or ``[cells, genes]`` when it depends on the cell's category."""
-        scaled = self.scaled_log_theta
+        scaled: Tensor = self.scaled_log_theta
         if self.scaled_offset is not None and categories is not None:
             known = (categories >= 0).to(scaled.dtype)[:, None]
             scaled = scaled + known * self.scaled_offset[categories.clamp_min(0)]
@@ -164,7 +164,7 @@ LIKELIHOODS: dict[str, Callable[[int, int], Likelihood]] = {
 @torch.no_grad()
 def sample_negative_binomial(
     mean: Float[Tensor, "cells genes"],
-    inverse_dispersion: Float[Tensor, "..."],
+    inverse_dispersion: Float[Tensor, ...],
     generator: torch.Generator,
     inversion_limit: float = 20.0,
     tail_limit: float = 100.0,

@@ -3,9 +3,9 @@
 Both directions are multi-head cross-attention, evaluated through two identities.
 
 *Pooling.* The inducing queries are parameters, so the score of a gene for a query does not depend on the cell; only the
-count weight does. Attention over the expressed genes of a cell is then a ratio of two weighted embedding bags over the
-same CSR entries: ``exp(score) * value`` summed with the count weights, over ``exp(score)`` summed with them. No padding,
-no array over (cell, gene, channel).
+count weight does. Attention over the expressed genes of a cell is then a ratio of two weighted embedding bags over
+the same CSR entries: ``exp(score) * value`` summed with the count weights, over ``exp(score)`` summed with them. No
+padding, no array over (cell, gene, channel).
 
 *Un-pooling.* Gene queries, latent-slot keys and read-outs are parameters, so the attention weights of a gene over the
 latent slots fold into its read-out, and all logits are one matrix product of cell features with gene weights.

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from scldm.data.batch import CellBatch
+from scldm.vae.wide import AttentionPooling, AttentionUnpooling, WideDecoder, WideEncoder
+
+N_GENES, N_LATENTS, HEADS, TABLE = 40, 3, 2, 24
+SIZES = dict(n_latents=N_LATENTS, width=8, n_layers=1, n_heads=2, n_cross_heads=HEADS, table_width=TABLE)
+
+
+def counts_of(n_cells: int = 5, seed: int = 0) -> np.ndarray:
+    """Cells with very different numbers of expressed genes."""
+    random = np.random.default_rng(seed)
+    counts = random.poisson(3.0, (n_cells, N_GENES)) * (
+        random.random((n_cells, N_GENES)) < np.linspace(0.1, 0.9, n_cells)[:, None]
+    )
+    counts[:, 0] += 1
+    return counts
+
+
+def batch_of(counts: np.ndarray) -> CellBatch:
+    return CellBatch.from_csr(sp.csr_matrix(counts))
+
+
+def encoder_of(**changes) -> WideEncoder:
+    torch.manual_seed(0)
+    encoder = WideEncoder(N_GENES, **{**SIZES, **changes})
+    with torch.no_grad():
+        # Queries start small; larger ones make the attention anything but uniform.
+        encoder.pooling.queries.mul_(20)
+    return encoder
+
+
+def decoder_of(gene_totals: np.ndarray | None = None) -> WideDecoder:
+    torch.manual_seed(0)
+    decoder = WideDecoder(N_GENES, latent_channels=4, gene_totals=gene_totals, **SIZES)
+    with torch.no_grad():
+        decoder.unpooling.keys.mul_(20)
+    return decoder
+
+
+def latents_of(n_cells: int = 4) -> torch.Tensor:
+    return torch.randn(n_cells, N_LATENTS, 4, generator=torch.Generator().manual_seed(1))
+
+
+def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+# Pooling ---------------------------------------------------------------------------------------------------------
+
+
+def test_pooling_is_softmax_attention_with_the_counts_as_a_bias():
+    torch.manual_seed(0)
+    n_points, heads, channels = 3, 2, 4
+    pooling = AttentionPooling(N_GENES, n_points, heads, channels)
+    with torch.no_grad():
+        pooling.queries.mul_(20)
+    batch = batch_of(counts_of())
+    counts = batch.dense(N_GENES).double()
+    cp10k = torch.log1p(counts / counts.sum(1, keepdim=True) * 1e4)
+    # softmax(score + log weight) over the expressed genes: the log of a count's weight is an additive bias.
+    scores = pooling.queries.double() @ pooling.keys.double().T
+    logits = scores[None] + cp10k.log()[:, None, :]
+    attention = logits.softmax(dim=-1)
+    assert attention.max() > 0.3
+    values = pooling.values.double().unflatten(1, (n_points * heads, channels))
+    expected = torch.einsum("bsg,gsc->bsc", attention, values).flatten(1)
+
+    pooled, magnitudes = pooling(batch)
+    assert relative_error(pooled.double(), expected) < 1e-5
+    assert pooling.n_magnitudes == magnitudes.shape[1] == n_points * heads + 1
+    torch.testing.assert_close(magnitudes[:, :-1].double() + 6, logits.logsumexp(-1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(magnitudes[:, -1].double() + 6, counts.sum(1).log(), rtol=1e-5, atol=1e-5)
+
+
+def test_extreme_scores_stay_finite():
+    pooling = encoder_of().pooling
+    with torch.no_grad():
+        pooling.queries.mul_(1e4)
+    pooled, magnitudes = pooling(batch_of(counts_of()))
+    (pooled.sum() + magnitudes.sum()).backward()
+    assert pooled.isfinite().all()
+    assert magnitudes.isfinite().all()
+    assert pooling.values.grad.isfinite().all()
+
+
+def test_latents_do_not_depend_on_batch_mates_or_their_order():
+    encoder, counts = encoder_of(), counts_of()
+    together = encoder(batch_of(counts))
+    assert together.shape == (5, N_LATENTS, 8)
+    for i in range(5):
+        assert relative_error(encoder(batch_of(counts[i : i + 1]))[0], together[i]) < 1e-5
+    assert relative_error(encoder(batch_of(counts[::-1])), together.flip(0)) < 1e-5
+
+
+def test_latents_do_not_depend_on_the_order_of_genes():
+    encoder, batch = encoder_of(), batch_of(counts_of())
+    random = np.random.default_rng(3)
+    lengths = batch.offsets.diff().tolist()
+    order = np.concatenate(
+        [start + random.permutation(n) for start, n in zip(batch.offsets.tolist(), lengths, strict=False)]
+    )
+    shuffled = CellBatch(**{**vars(batch), "gene_ids": batch.gene_ids[order], "counts": batch.counts[order]})
+    assert not torch.equal(shuffled.gene_ids, batch.gene_ids)
+    assert relative_error(encoder(shuffled), encoder(batch)) < 1e-5
+
+
+def test_latents_move_when_counts_do():
+    encoder, counts = encoder_of(), counts_of()
+    before = encoder(batch_of(counts))
+    changed = np.where(counts > 0, np.random.default_rng(5).integers(1, 500, counts.shape), 0)
+    assert relative_error(encoder(batch_of(changed)), before) > 0.05
+    one_more = counts.copy()
+    one_more[:, 0] += 5
+    assert (encoder(batch_of(one_more)) - before).abs().amax(dim=(1, 2)).min() > 1e-4
+    # Ten times as deep with the same proportions is another cell, too.
+    assert relative_error(encoder(batch_of(10 * counts)), before) > 1e-3
+
+
+def test_relabelled_genes_with_relabelled_tables_are_the_same_cells():
+    encoder, counts = encoder_of(), counts_of()
+    before = encoder(batch_of(counts))
+    order = torch.randperm(N_GENES, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for table in (encoder.pooling.keys, encoder.pooling.values):
+            table.copy_(table[order].clone())
+    assert relative_error(encoder(batch_of(counts[:, order.numpy()])), before) < 1e-5
+
+
+def test_dropped_channels_do_not_reach_the_latents():
+    encoder, batch = encoder_of(dropout=0.25), batch_of(counts_of())
+    plain = encoder(batch)
+    assert torch.equal(encoder(batch, None), plain)
+    # Uniform numbers of at least the dropout keep a channel, scaled up by 1 / (1 - 0.25).
+    pooled, magnitudes = encoder.pooling(batch)
+    uniform = torch.rand(5, TABLE, generator=torch.Generator().manual_seed(0))
+    kept = encoder.pooled_norm(pooled) * (uniform >= 0.25) / 0.75
+    tokens = encoder.mix(torch.cat([kept, magnitudes], 1)).unflatten(1, (N_LATENTS, 8)) + encoder.positions
+    expected = encoder.output_norm(encoder.blocks[0](tokens))
+    assert relative_error(encoder(batch, uniform), expected) < 1e-5
+    assert relative_error(encoder(batch, uniform), plain) > 1e-2
+
+
+# Un-pooling ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("genes", [None, [5], [31, 2, 17]])
+def test_unpooling_is_softmax_attention_of_genes_over_slots(genes):
+    torch.manual_seed(0)
+    n_slots, heads, channels = 3, 2, 4
+    unpooling = AttentionUnpooling(N_GENES, n_slots, heads, channels)
+    with torch.no_grad():
+        unpooling.keys.mul_(20)
+    features = torch.randn(6, n_slots, heads, channels)
+    index = None if genes is None else torch.tensor(genes)
+    folded = features.flatten(1) @ unpooling.gene_weights(index).T
+
+    expected = torch.zeros(6, N_GENES)
+    for gene in range(N_GENES):
+        for head in range(heads):
+            attention = (unpooling.keys[:, head] @ unpooling.queries[gene, head]).softmax(0)
+            read = torch.einsum("m,bmc->bc", attention, features[:, :, head])
+            expected[:, gene] += n_slots * read @ unpooling.read_out[gene, head]
+    assert relative_error(folded, expected if genes is None else expected[:, genes]) < 1e-5
+
+
+def test_rates_of_a_subset_are_a_slice_of_all():
+    decoder = decoder_of(np.arange(1.0, N_GENES + 1))
+    features = decoder.features(latents_of())
+    everything = decoder.log_rates(features)
+    for genes in ([5], [31, 2, 17], list(range(N_GENES))[::-1]):
+        assert relative_error(decoder.log_rates(features, torch.tensor(genes)), everything[:, genes]) < 1e-6
+
+
+def test_rates_start_at_the_proportions_of_the_training_cells():
+    totals = np.arange(N_GENES, dtype=np.float64) ** 2
+    decoder = decoder_of(totals)
+    share = (totals + 0.5) / (totals + 0.5).sum()
+    torch.testing.assert_close(decoder.bias.exp(), torch.tensor(share, dtype=torch.float32))
+    # The read-outs start small, so the rates start near the bias in every cell.
+    started = decoder.log_rates(decoder.features(latents_of())).softmax(-1)
+    assert np.corrcoef(started.detach().log().numpy().ravel(), np.tile(np.log(share), 4))[0, 1] > 0.9
+    assert torch.equal(decoder_of().bias, torch.full((N_GENES,), 1 / N_GENES).log())
+
+
+def test_rates_depend_on_every_latent_token_but_not_on_other_cells():
+    decoder, latents = decoder_of(), latents_of()
+    rates = decoder.log_rates(decoder.features(latents))
+    assert relative_error(decoder.log_rates(decoder.features(latents[1:2])), rates[1:2]) < 1e-5
+    for token in range(N_LATENTS):
+        moved = latents.clone()
+        moved[:, token] += 1.0
+        assert relative_error(decoder.log_rates(decoder.features(moved)), rates) > 1e-4
