@@ -5,23 +5,20 @@ Each command is a frozen dataclass whose fields are its arguments and whose ``ru
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import os
-import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, Suppress, UseAppendAction, arg
+from tyro.conf import Positional, Suppress, UseAppendAction, arg
 
+from scldm.commands.parser import parse
 from scldm.config import RunConfig, load_config
-from scldm.errors import UserError
+from scldm.errors import UserError, nearest_names
 
 __all__ = ["main"]
 
@@ -81,7 +78,7 @@ class Train:
 class Sample:
     """Generate cells into an .h5ad."""
 
-    model_dir: Positional[Path]
+    model_dir: Annotated[Positional[Path], arg(metavar="MODEL_DIR")]
     """Model directory."""
     output: Path
     """The .h5ad to write."""
@@ -89,15 +86,17 @@ class Sample:
     """Number of cells; with --like, the number of its cells by default."""
     condition: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="NAME=VALUE ...")] = ()
     """Attributes and their values, for instance cell_type="B cell" phase=G1."""
-    guidance: Annotated[tuple[str, ...], arg(metavar="SCALE | NAME=SCALE ...")] = ("1.0",)
-    """One number (guides by all conditions jointly; 1 is plain conditional generation, 0 ignores them), or one for each
-    attribute, for instance cell_type=2.0 phase=1.5."""
+    guidance: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="SCALE | NAME=SCALE ...")] = ()
+    """One number (guides by all conditions jointly; 1, the default, is plain conditional generation, 0 ignores them),
+    or one for each attribute, for instance cell_type=2.0 phase=1.5."""
     guidance_mode: Literal["joint", "additive"] | None = None
     """How guidance combines attributes; by default joint for one number, additive for one per attribute."""
     like: Path | None = None
     """Real .h5ad whose attributes are reproduced, row by row."""
     depth: str | None = None
     """Library size in UMI: a number, or `like` to take each cell's from --like; by default the model generates it."""
+    layer: str | None = None
+    """With --depth like: layer of the --like file that holds the counts; by default X."""
     genes: Path | None = None
     """File with one gene name per line; only these are written, in this order."""
     solver: str = "heun"
@@ -118,17 +117,18 @@ class Sample:
         from scldm.commands.sample import sample
 
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        conditions = [pair for group in options.pop("condition") for pair in group]
-        sample(options.pop("model_dir"), options.pop("output"), conditions=conditions, **options)
+        conditions = _flat("--condition", options.pop("condition"))
+        guidance = _flat("--guidance", options.pop("guidance")) or ("1.0",)
+        sample(options.pop("model_dir"), options.pop("output"), conditions=conditions, guidance=guidance, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encode:
     """Write latent representations of real cells to obsm["X_scldm"]."""
 
-    model_dir: Positional[Path]
+    model_dir: Annotated[Positional[Path], arg(metavar="MODEL_DIR")]
     """Model directory."""
-    data: Positional[Path]
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
     """The .h5ad with UMI counts; genes are aligned by name."""
     output: Path
     """The .h5ad to write: the obs of the data, and the latents."""
@@ -150,9 +150,9 @@ class Encode:
 class Evaluate:
     """Judge generated cells, from any generator, against held-out real cells."""
 
-    real: Positional[Path]
+    real: Annotated[Positional[Path], arg(metavar="REAL")]
     """Real .h5ad, held out from training."""
-    generated: Positional[Path]
+    generated: Annotated[Positional[Path], arg(metavar="GENERATED")]
     """Generated .h5ad."""
     output: Path
     """Directory for metrics.json and figure.png."""
@@ -174,7 +174,7 @@ class Evaluate:
         from scldm.commands.evaluate import evaluate
 
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        conditions = [name for group in options.pop("condition") for name in group]
+        conditions = _flat("--condition", options.pop("condition"))
         evaluate(options.pop("real"), options.pop("generated"), options.pop("output"), conditions=conditions, **options)
 
 
@@ -182,7 +182,7 @@ class Evaluate:
 class Info:
     """Tell what a model was trained on and what it can be asked for."""
 
-    model_dir: Positional[Path]
+    model_dir: Annotated[Positional[Path], arg(metavar="MODEL_DIR")]
     """Model directory."""
 
     def run(self) -> None:
@@ -213,33 +213,56 @@ commands (scldm COMMAND --help tells more):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit status 2 and one sentence for anything the user can mend."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    # A warning is a message to the user here, not a line of our source.
-    warnings.showwarning = lambda message, category, *_: print(f"scldm: warning: {message}", file=sys.stderr)
-    try:
-        with _one_sentence_errors():
-            command = _parse(arguments)
-        command.run()
-    except UserError as error:
-        _fail(str(error))
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("scldm: interrupted.", file=sys.stderr)
-        sys.exit(130)
+    with warnings.catch_warnings():
+        # A warning is a message to the user here, not a line of our source, and one to developers is none.
+        warnings.simplefilter("default", UserWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.showwarning = lambda message, *_: print(f"scldm: warning: {_sentence(message)}", file=sys.stderr)
+        try:
+            _parse(arguments).run()
+        except UserError as error:
+            _fail(error)
+        except BrokenPipeError:
+            # The reader (head, less) has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except KeyboardInterrupt:
+            print("scldm: interrupted.", file=sys.stderr)
+            sys.exit(130)
+        except OSError as error:
+            # A full disk, a directory that may not be written: the operating system says what.
+            _fail(f"'{error.filename}': {error.strerror}" if error.filename and error.strerror else error)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not _is_out_of_memory(str(error)):
+                raise
+            _fail("there is not enough memory for this; ask for fewer cells or genes, or a smaller batch size")
 
 
-def _fail(message: str) -> None:
-    sentence = " ".join(message.split())
-    print(f"scldm: error: {sentence[:1].upper()}{sentence[1:]}", file=sys.stderr)
+def _fail(message: object) -> None:
+    print(f"scldm: error: {_sentence(message)}", file=sys.stderr)
     sys.exit(2)
+
+
+def _sentence(message: object) -> str:
+    text = " ".join(str(message).split())
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
+
+
+def _is_out_of_memory(message: str) -> bool:
+    return "out of memory" in message or "can't allocate memory" in message
+
+
+def _flat(option: str, groups: Sequence[Sequence[str]]) -> list[str]:
+    """Values of an option that may be repeated and takes several each time."""
+    if not all(groups):
+        raise UserError(f"{option} needs a value")
+    return [value for group in groups for value in group]
 
 
 def _parse(arguments: list[str]) -> Any:
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
         listing = "\n".join(f"  {name:{width}}  {_summary(kind)}" for name, kind in COMMANDS.items())
-        print(USAGE.format(commands=listing))
+        print(USAGE.format(commands=listing), file=sys.stdout if arguments else sys.stderr)
         sys.exit(0 if arguments else 2)
     name, rest = arguments[0], arguments[1:]
     if name == "--version":
@@ -248,13 +271,9 @@ def _parse(arguments: list[str]) -> Any:
         print(f"scldm {__version__}")
         sys.exit(0)
     if name not in COMMANDS:
-        from scldm.errors import nearest_names
-
         raise UserError(f"there is no command '{name}'; {nearest_names(name, COMMANDS)}")
     prog = f"scldm {name}"
-    if name == "train":
-        return _parse_train(rest, prog)
-    return tyro.cli(COMMANDS[name], args=rest, prog=prog, config=(FlagCreatePairsOff,))
+    return _parse_train(rest, prog) if name == "train" else parse(COMMANDS[name], rest, prog=prog)
 
 
 def _summary(kind: type[Any]) -> str:
@@ -262,7 +281,7 @@ def _summary(kind: type[Any]) -> str:
 
 
 def _parse_train(arguments: list[str], prog: str) -> Train:
-    """The file is read first, so that its values are the defaults of the options behind it."""
+    """Read the file first, so that its values are the defaults of the options behind it."""
     if arguments and not arguments[0].startswith("-"):
         path, arguments = Path(arguments[0]), arguments[1:]
         config = load_config(path)
@@ -271,36 +290,8 @@ def _parse_train(arguments: list[str], prog: str) -> Train:
         prog += " CONFIG.yaml"
     else:
         raise UserError("train needs a configuration file first: scldm train CONFIG.yaml [--output DIR] [...]")
-    return tyro.cli(
-        Train, args=arguments, prog=prog, default=Train(config=config, config_file=path), config=(FlagCreatePairsOff,)
-    )
-
-
-@contextlib.contextmanager
-def _one_sentence_errors() -> Iterator[None]:
-    """Turn the box that the parser draws around an error into one sentence."""
-    captured = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(captured):
-            yield
-    except SystemExit as stop:
-        text = captured.getvalue()
-        if stop.code in (0, None) or not text:
-            sys.stderr.write(text)
-            raise
-        lines = [re.sub(r"[╭╮╰╯│─]", " ", line).strip() for line in text.splitlines()]
-        # The box's title and its own words; the repeated help text behind the first rule is left to --help.
-        sentences: list[str] = []
-        for raw, line in zip(text.splitlines()[1:], lines[1:], strict=False):
-            if "───" in raw:
-                break
-            sentences.append(line)
-        sentence = " ".join(filter(None, sentences)) or " ".join(filter(None, lines))
-        # An optional number that is none: the parser lists everything it tried.
-        sentence = re.sub(
-            r"no type matching \{None\}\|(\w+) could .* from \[(.*?)\]\. Got errors.*", r"\2 is not a \1", sentence
-        )
-        raise UserError(sentence) from None
+    command: Train = parse(Train, arguments, prog=prog, default=Train(config=config, config_file=path))
+    return command
 
 
 if __name__ == "__main__":

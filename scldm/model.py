@@ -109,7 +109,9 @@ class ScLDM:
     def from_config(cls, config: RunConfig) -> ScLDM:
         """Build an untrained model from a configuration whose ``data.path`` names the cells."""
         if config.data.path is None:
-            raise UserError("data.path is not set; it must name an .h5ad file, or 'demo' for the embedded data.")
+            raise UserError(
+                "the configuration has no data.path; it must name an .h5ad file, or 'demo' for embedded data."
+            )
         return cls(config.data.path, config=config)
 
     @property
@@ -174,6 +176,10 @@ class ScLDM:
             prior=prior_summary,
         )
         return self.training_summary
+
+    def check_split(self) -> None:
+        """Raise ``UserError`` if the labels allow no split into training and validation cells, as training would."""
+        self._split()
 
     def _split(self) -> tuple[CellSource, CellSource]:
         assert self._source is not None
@@ -249,9 +255,9 @@ class ScLDM:
         n_cells: int | None = None,
         *,
         conditions: Conditions | None = None,
-        depth: float | Sequence[float] | np.ndarray | None = None,
+        depth: float | int | Sequence[float | int] | np.ndarray | None = None,
         genes: Sequence[str] | None = None,
-        guidance: Guidance | float | Mapping[str, float] = 1.0,
+        guidance: Guidance | float | int | Mapping[str, float | int] = 1.0,
         solver: str = "heun",
         steps: int = 25,
         seed: int = 0,
@@ -379,11 +385,18 @@ class ScLDM:
         model._source, model._metrics = None, stored.metrics
         vae, prior = model._build_vae(None), model._build_prior()
         prior_weights = dict(stored.prior_weights)
-        moments = [prior_weights.pop(name, None) for name in ("latent_mean", "latent_std")]
-        if moments[0] is None or moments[1] is None:
-            raise UserError(f"'{directory}' is damaged: prior.safetensors has no latent statistics.")
-        load_network(vae, stored.vae_weights, "vae.safetensors")
-        load_network(prior, prior_weights, "prior.safetensors")
+        moments = []
+        for name in ("latent_mean", "latent_std"):
+            if name not in prior_weights:
+                raise UserError(f"'{directory}' is damaged: prior.safetensors has no latent statistics ({name}).")
+            moments.append(prior_weights.pop(name))
+            if moments[-1].shape != (prior.state_size - 1,):
+                raise UserError(
+                    f"'{directory}' is damaged: {name} in prior.safetensors has shape {tuple(moments[-1].shape)}, the "
+                    f"configuration asks for {(prior.state_size - 1,)}."
+                )
+        load_network(vae, stored.vae_weights, f"'{directory}/vae.safetensors'")
+        load_network(prior, prior_weights, f"'{directory}/prior.safetensors'")
         model._set_networks(vae, prior, LatentStatistics(moments[0], moments[1]), device)
         return model
 

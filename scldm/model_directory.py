@@ -56,6 +56,11 @@ class TrainingSummary:
     vae: Mapping[str, Any]
     prior: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        for stage in (self.vae, self.prior):
+            if not isinstance(stage, Mapping) or not {"cells", "best_loss", "stopped_early"} <= stage.keys():
+                raise ValueError("the summary of the training lacks cells, best_loss or stopped_early")
+
 
 @dataclass(frozen=True, eq=False)
 class StoredModel:
@@ -84,11 +89,11 @@ def check_absent(directory: Path, overwrite: bool) -> None:
     """Raise ``UserError`` if something is in the way of a model directory; ask before work that takes long."""
     if directory.is_file():
         raise UserError(f"'{directory}' is a file; name a directory for the model.")
-    if directory.exists() and not overwrite:
-        raise UserError(f"'{directory}' exists already; pass --overwrite (overwrite=True) to replace it.")
     # Many tools write a config.json; only a directory with all files of a model is taken for one.
     if directory.exists() and any(directory.iterdir()) and not all((directory / name).is_file() for name in FILES):
-        raise UserError(f"'{directory}' is not a model directory and will not be overwritten; name another.")
+        raise UserError(f"'{directory}' exists, is not a model directory and will not be overwritten; name another.")
+    if directory.exists() and not overwrite:
+        raise UserError(f"'{directory}' exists already; pass --overwrite (in Python: overwrite=True) to replace it.")
     parent = next(p for p in directory.absolute().parents if p.exists())
     if not parent.is_dir():
         raise UserError(f"'{directory}' cannot be made: '{parent}' is a file.")
@@ -128,33 +133,47 @@ def read_model(directory: Path) -> StoredModel:
     UserError
         If a file is missing or damaged, or the format is newer than this version of scldm.
     """
+    if directory.is_file():
+        raise UserError(f"'{directory}' is a file, not a model directory.")
     if not directory.is_dir():
         raise UserError(f"there is no model directory '{directory}'.")
     for name in FILES:
         if not (directory / name).is_file():
             raise UserError(f"'{directory}' is not a model directory: {name} is missing.")
-    try:
-        content = json.loads((directory / "config.json").read_text())
-        version = content["format_version"]
-        if version > FORMAT_VERSION:
-            raise UserError(
-                f"'{directory}' has format version {version}, this scldm reads up to {FORMAT_VERSION}; update scldm."
-            )
-        config = RunConfig.from_dict(content["config"])
-        summary = TrainingSummary(**content["training"])
-    except (ValueError, KeyError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"'{directory / 'config.json'}' is damaged: {type(error).__name__} {error}.") from error
+    config, summary = _read_config(directory)
+    schema = DatasetSchema.load(directory / "schema.json")
+    if config.vae.dispersion_by not in (None, *schema.categorical_names):
+        raise UserError(f"'{directory}' is damaged: config.json and schema.json are not of the same model.")
     metrics = directory / "metrics.jsonl"
     return StoredModel(
         config=config,
-        schema=DatasetSchema.load(directory / "schema.json"),
+        schema=schema,
         summary=summary,
         vae_weights=_weights(directory / "vae.safetensors"),
         prior_weights=_weights(directory / "prior.safetensors"),
         metrics=metrics.read_text() if metrics.is_file() else "",
     )
+
+
+def _read_config(directory: Path) -> tuple[RunConfig, TrainingSummary]:
+    path = directory / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"'{path}' is damaged, it is not valid JSON: {error}.") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if not isinstance(version, int):
+        raise UserError(f"'{path}' is not of a scldm model, or damaged: it has no format_version.")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"'{directory}' has format version {version}, this scldm reads up to {FORMAT_VERSION}; update scldm."
+        )
+    try:
+        return RunConfig.from_dict(content["config"]), TrainingSummary(**content["training"])
+    except KeyError as error:
+        raise UserError(f"'{path}' is damaged: it has no entry {error}.") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"'{path}' is damaged: {error}") from error
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
@@ -184,6 +203,7 @@ def model_card(model: StoredModel) -> str:
     ]
     n_vae = sum(t.numel() for t in model.vae_weights.values())
     n_prior = sum(t.numel() for t in model.prior_weights.values())
+    prior_size = f"width {config.prior.width}, {config.prior.n_layers} layers"
     table = "| attribute | kind | values (training cells) |\n|---|---|---|\n" + "\n".join(attributes)
     return f"""# scldm model
 
@@ -200,7 +220,7 @@ Source: `{config.data.path or "an AnnData in memory"}`.
 
 ## Model
 {n_vae:,} parameters in the autoencoder ({config.vae.layout} layout,
-{config.vae.n_latents} x {config.vae.latent_channels} latents), {n_prior:,} in the prior (width {config.prior.width}, {config.prior.n_layers} layers).
+{config.vae.n_latents} x {config.vae.latent_channels} latents), {n_prior:,} in the prior ({prior_size}).
 
 ## Training
 | stage | cells seen | validation loss | stopped early |

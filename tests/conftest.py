@@ -19,12 +19,21 @@ from accelerate import Accelerator  # noqa: E402
 
 from scldm.model import ScLDM  # noqa: E402
 
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Set the number of threads of torch before each test.
+
+    Some libraries change it under torch's feet (numba's first parallel function does, as in
+    ``scanpy.pp.normalize_total``), and another number of threads rounds differently.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScLDM, Path]:
     """A tiny model, trained on the CPU, and the working directory of its training; not to be changed."""
+    torch.set_num_threads(1)
     directory = tmp_path_factory.mktemp("trained-run")
     model = tiny.tiny_model()
     model.train(directory, accelerator=Accelerator(cpu=True))

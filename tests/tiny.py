@@ -49,13 +49,27 @@ def tiny_adata(n_cells: int = 120, n_genes: int = 60, seed: int = 0) -> ad.AnnDa
 
 def tiny_vae(**changes: Any) -> VAEConfig:
     """Smallest autoencoder that still has several tokens, heads and blocks."""
-    sizes: dict[str, Any] = dict(n_latents=2, latent_channels=4, width=8, n_layers=1, n_heads=2, n_cross_heads=2)
+    sizes: dict[str, Any] = {
+        "n_latents": 2,
+        "latent_channels": 4,
+        "width": 8,
+        "n_layers": 1,
+        "n_heads": 2,
+        "n_cross_heads": 2,
+    }
     return VAEConfig(**{**sizes, "table_width": 16, **changes})
 
 
 def tiny_training(**changes: Any) -> TrainingConfig:
     """Thirty steps; validation every 10 and checkpoints every 7 steps, so that they do not coincide."""
-    lengths: dict[str, Any] = dict(cells=720, batch_size=24, warmup_cells=96, validate_every=240, checkpoint_every=168)
+    lengths: dict[str, Any] = {
+        "cells": 720,
+        "batch_size": 24,
+        "warmup_cells": 96,
+        "validate_every": 240,
+        "checkpoint_every": 168,
+        "patience": 0.0,
+    }
     return TrainingConfig(**{**lengths, **changes})
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from scldm.commands.output import check_result_directory
 from scldm.config import DataConfig, RunConfig
 from scldm.data.demo import load_demo
 from scldm.data.split import split_cells
-from scldm.errors import UserError
 from scldm.evaluation import evaluate
 from scldm.model import ScLDM
 from scldm.training.checkpoint import atomic_directory
@@ -44,11 +44,8 @@ def demo(output: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     UserError
         If ``output`` is in the way.
     """
-    if output.exists():
-        if not output.is_dir() or not {p.name for p in output.iterdir()} <= CONTENT:
-            raise UserError(f"'{output}' exists and holds other things than a demo; name another directory.")
-        if not overwrite:
-            raise UserError(f"'{output}' exists already; pass --overwrite to replace it, or --output to go elsewhere.")
+    check_result_directory(output, CONTENT, "a demo", overwrite)
+    config = dataclasses.replace(DEMO_CONFIG, seed=seed)
     output.parent.mkdir(parents=True, exist_ok=True)
     cells = load_demo()
     conditions = list(DEMO_CONFIG.data.conditions)
@@ -62,7 +59,7 @@ def demo(output: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     )
 
     started = time.perf_counter()
-    model = ScLDM(train, config=dataclasses.replace(DEMO_CONFIG, seed=seed))
+    model = ScLDM(train, config=config)
     with tempfile.TemporaryDirectory(prefix="scldm-demo-") as work:
         summary = model.train(work)
     _say(

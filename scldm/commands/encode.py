@@ -9,7 +9,7 @@ import anndata as ad
 
 from scldm.commands.device import choose_device
 from scldm.data.h5ad import open_h5ad, read_obs
-from scldm.generation.writer import LATENTS_KEY, check_writable
+from scldm.generation.writer import LATENTS_KEY, check_other_file, check_writable
 from scldm.model import ScLDM
 
 __all__ = ["encode"]
@@ -43,6 +43,7 @@ def encode(
         If the model or the data cannot be read, or share too few genes.
     """
     check_writable(output, overwrite)
+    check_other_file(output, data)
     model = ScLDM.load(model_dir, choose_device(device))
     with open_h5ad(data) as file:
         obs = read_obs(file)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import anndata as ad
 
+from scldm.commands.output import check_result_directory
 from scldm.data.h5ad import open_h5ad
 from scldm.errors import UserError
 from scldm.evaluation import evaluate as judge
@@ -47,11 +49,7 @@ def evaluate(
     UserError
         If a file cannot be judged, or ``output`` holds something else.
     """
-    if output.exists():
-        if not output.is_dir() or not {p.name for p in output.iterdir()} <= FILES:
-            raise UserError(f"'{output}' exists and holds other things than an evaluation; name another directory.")
-        if not overwrite:
-            raise UserError(f"'{output}' exists already; pass --overwrite to replace it.")
+    check_result_directory(output, FILES, "an evaluation", overwrite)
     cells = [None if path is None else _read(path) for path in (real, generated, train)]
     assert cells[0] is not None
     assert cells[1] is not None
@@ -68,4 +66,10 @@ def evaluate(
 
 def _read(path: Path) -> ad.AnnData:
     open_h5ad(path).close()
-    return ad.read_h5ad(path)
+    with warnings.catch_warnings():
+        # Repeated names: of cells they do not matter, of genes they become an error.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return ad.read_h5ad(path)
+        except Exception as error:
+            raise UserError(f"'{path}' cannot be read: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from scldm.commands.device import choose_device
 from scldm.data.h5ad import open_h5ad, read_obs
 from scldm.errors import UserError, nearest_names
 from scldm.generation.request import GenerationRequest
-from scldm.generation.writer import check_writable
+from scldm.generation.writer import check_other_file, check_writable
 from scldm.model import ScLDM
 from scldm.prior.guidance import Guidance
 from scldm.training.loop import make_accelerator
@@ -35,6 +36,7 @@ def sample(
     guidance_mode: str | None = None,
     like: Path | None = None,
     depth: str | None = None,
+    layer: str | None = None,
     genes: Path | None = None,
     solver: str = "heun",
     steps: int = 25,
@@ -61,6 +63,8 @@ def sample(
         Real ``.h5ad`` whose rows give the attributes that ``conditions`` do not.
     depth
         A number of UMI, or ``like``.
+    layer
+        Layer of ``like`` with the counts that give the depths; None reads ``X``.
     genes
         File with a gene name per line.
     solver, steps, seed, batch_size, overwrite
@@ -74,8 +78,18 @@ def sample(
         For anything that is not available; the message names it.
     """
     check_writable(output, overwrite)
-    if batch_size < 1:
-        raise UserError(f"--batch-size is {batch_size}; it must be at least 1.")
+    check_other_file(output, like)
+    for option, number, least in (
+        ("n-cells", n_cells, 1),
+        ("steps", steps, 1),
+        ("batch-size", batch_size, 1),
+        ("seed", seed, 0),
+    ):
+        if number is not None and number < least:
+            raise UserError(f"--{option} is {number}; it must be at least {least}.")
+    if layer is not None and depth != "like":
+        raise UserError("--layer says where --like has its counts, which are read with --depth like only.")
+    scales = parse_guidance(guidance, guidance_mode)
     accelerator = None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         accelerator = make_accelerator("float32", cpu=device == "cpu")
@@ -93,9 +107,9 @@ def sample(
         model.schema,
         n_cells,
         conditions=columns,
-        depth=_depth(depth, model, like, rows),
+        depth=_depth(depth, model, like, layer, rows),
         genes=None if genes is None else _gene_list(genes),
-        guidance=parse_guidance(guidance, guidance_mode),
+        guidance=scales,
         solver=solver,
         steps=steps,
         seed=seed,
@@ -116,13 +130,17 @@ def sample(
 
 def parse_conditions(pairs: Sequence[str]) -> dict[str, str]:
     """Split ``name=value`` pairs; raises ``UserError`` for one that is none, and for a repeated name."""
+    return _pairs(pairs, "condition", 'NAME=VALUE, for example cell_type="B cell"')
+
+
+def _pairs(words: Sequence[str], what: str, form: str) -> dict[str, str]:
     result: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
+    for word in words:
+        name, equals, value = word.partition("=")
         if not (equals and name and value):
-            raise UserError(f"the condition '{pair}' is not of the form name=value, for example cell_type=\"B cell\".")
+            raise UserError(f"the {what} '{word}' is not of the form {form}.")
         if name in result:
-            raise UserError(f"the condition '{name}' is given twice; a cell has one value of it.")
+            raise UserError(f"the {what} of '{name}' is given twice; it can have one value only.")
         result[name] = value
     return result
 
@@ -133,7 +151,8 @@ def parse_guidance(words: Sequence[str], mode: str | None = None) -> Guidance:
     if len(words) == 1 and "=" not in words[0]:
         scales = _number(words[0], "guidance")
     else:
-        scales = {name: _number(value, f"guidance of '{name}'") for name, value in parse_conditions(words).items()}
+        pairs = _pairs(words, "guidance", "NAME=SCALE, and a single number has to stand alone")
+        scales = {name: _number(value, f"guidance of '{name}'") for name, value in pairs.items()}
     if mode == "additive":
         return Guidance.additive(scales)
     if mode == "joint" and not isinstance(scales, float):
@@ -154,17 +173,31 @@ def _like(
     """Rows of a real file to be reproduced, and the attributes they have."""
     with open_h5ad(path) as file:
         obs = read_obs(file)
-    names = [name for name in model.schema.attribute_names if name in obs.columns]
+    if not len(obs):
+        raise UserError(f"'{path}' has no cells.")
+    names = [name for name in model.schema.attribute_names if name in obs.columns and name not in columns]
     if not names and not columns:
         wanted = model.schema.attribute_names
         hint = nearest_names(wanted[0], obs.columns) if wanted and len(obs.columns) else "the file has no obs columns"
         raise UserError(
             f"'{path}' has none of the model's attributes ({', '.join(wanted) or 'it has none'}) in obs; {hint}"
         )
+    for name in names:
+        n_missing = int(obs[name].isna().sum())
+        if n_missing:
+            raise UserError(
+                f"in '{path}': '{name}' is missing for {n_missing} of {len(obs)} cells; remove these cells, or give "
+                f"one value for all with --condition {name}=VALUE."
+            )
+    try:
+        model.schema.encode_attributes(obs[names])
+    except UserError as error:
+        raise UserError(f"in '{path}': {error}") from error
+    left = [name for name in model.schema.attribute_names if name not in (*names, *columns)]
+    if left:
+        warnings.warn(f"'{path}' does not have {', '.join(left)}; the model chooses the values.", stacklevel=2)
     rows = np.arange(len(obs))
     if n_cells is not None and n_cells != len(obs):
-        if n_cells < 1:
-            raise UserError(f"n_cells is {n_cells}; ask for at least one cell.")
         # Whole copies of the file and a random rest keep its proportions.
         copies, rest = divmod(n_cells, len(obs))
         drawn = np.random.default_rng(seed).choice(len(obs), rest, replace=False)
@@ -174,23 +207,28 @@ def _like(
     return rows, {**taken, **fixed}
 
 
-def _depth(depth: str | None, model: ScLDM, like: Path | None, rows: np.ndarray | None) -> float | np.ndarray | None:
+def _depth(
+    depth: str | None, model: ScLDM, like: Path | None, layer: str | None, rows: np.ndarray | None
+) -> float | np.ndarray | None:
     if depth is None:
         return None
     if depth == "like":
         assert like is not None
-        return model.open_aligned(like).library_sizes()[rows]
+        return model.open_aligned(like, layer=layer).library_sizes()[rows]
     return _number(depth, "depth")
 
 
 def _gene_list(path: Path) -> list[str]:
     if not path.is_file():
-        raise UserError(f"there is no gene list '{path}'.")
+        raise UserError(f"there is no file '{path}' with a list of genes.")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"the gene list '{path}' is not a text file.") from None
-    return [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise UserError(f"the gene list '{path}' is empty.")
+    return names
 
 
 @contextmanager

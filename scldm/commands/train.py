@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from scldm.config import RunConfig
 from scldm.errors import UserError
@@ -45,14 +46,26 @@ def train(config: RunConfig, output: Path, *, overwrite: bool = False, cpu: bool
     check_absent(output, overwrite)
     model = ScLDM.from_config(config)
     accelerator = make_accelerator(config.precision, cpu=cpu)
-    work = output.with_name(output.name + ".training")
+    work = _work(output)
     resuming = _prepare(work, model, overwrite, accelerator)
     if accelerator.is_main_process:
         kind = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
         state = f"continuing the run in {work}" if resuming else f"working in {work}"
         print(f"{kind} on {accelerator.device}, precision {_precision(accelerator)}; {state}", file=sys.stderr)
         print(_data_sentence(model), file=sys.stderr)
-    summary = model.train(work, accelerator=accelerator)
+    try:
+        summary = model.train(work, accelerator=accelerator)
+    except UserError:
+        # Nothing there is worth continuing: it would stop at the same place.
+        if accelerator.is_main_process and not resuming:
+            shutil.rmtree(work)
+        raise
+    except KeyboardInterrupt:
+        if accelerator.is_main_process:
+            print(f"stopped; the same command continues the run in {work}", file=sys.stderr)
+        raise
+    except SafetensorError as error:
+        raise UserError(f"a file in '{work}' is damaged ({error}); delete the directory to start anew.") from error
     if accelerator.is_main_process:
         model.save(output, overwrite=overwrite)
         shutil.rmtree(work)
@@ -69,6 +82,8 @@ def describe_run(config: RunConfig, output: Path, *, overwrite: bool = False) ->
     """Say what ``train`` would do, as YAML and sentences; raises what it would raise at the start."""
     check_absent(output, overwrite)
     model = ScLDM.from_config(config)
+    model.check_split()
+    resuming = _resumes(_work(output), model, overwrite)
     sizes = model.parameter_counts()
     lines = [
         yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip(),
@@ -78,7 +93,7 @@ def describe_run(config: RunConfig, output: Path, *, overwrite: bool = False) ->
     ]
     for name, stage in (("autoencoder", config.vae_training), ("prior", config.prior_training)):
         lines.append(f"# {name}: at most {stage.cells:,} cells, {-(-stage.cells // stage.batch_size):,} steps")
-    lines.append(f"# would write {output}")
+    lines.append(f"# would {f'continue the run in {_work(output)} and ' if resuming else ''}write {output}")
     return "\n".join(lines)
 
 
@@ -98,28 +113,43 @@ def _precision(accelerator: Accelerator) -> str:
     return "float32" if accelerator.mixed_precision == "no" else str(accelerator.mixed_precision)
 
 
-def _prepare(work: Path, model: ScLDM, overwrite: bool, accelerator: Accelerator) -> bool:
-    """Check that an unfinished run is the same run, or make the working directory; tell whether there was one."""
-    identity = {"config": model.config.to_dict(), "schema": model.schema.to_dict()}
+def _work(output: Path) -> Path:
+    return output.with_name(output.name + ".training")
+
+
+def _identity(model: ScLDM) -> dict[str, Any]:
+    return {"config": model.config.to_dict(), "schema": model.schema.to_dict()}
+
+
+def _resumes(work: Path, model: ScLDM, overwrite: bool) -> bool:
+    """Tell whether there is an unfinished run to continue; raise ``UserError`` if something else is in the way."""
     marker = work / "run.json"
-    resuming = False
-    if marker.is_file():
-        differing = _differences(json.loads(marker.read_text()), identity)
-        resuming = not differing
-        if differing and not overwrite:
-            raise UserError(
-                f"an unfinished run in '{work}' has another {differing[0]}; repeat its configuration to continue it, "
-                "or pass --overwrite to start anew."
-            )
-    elif work.exists() and any(work.iterdir()):
-        raise UserError(f"'{work}' exists and is not an unfinished run of scldm; name another output.")
+    if not marker.is_file():
+        if work.exists() and (work.is_file() or any(work.iterdir())):
+            raise UserError(f"'{work}' exists and is not an unfinished run of scldm; name another output.")
+        return False
+    try:
+        differing = _differences(json.loads(marker.read_text()), _identity(model))
+    except ValueError:
+        raise UserError(f"'{marker}' is damaged; delete '{work}' to start anew.") from None
+    if differing and not overwrite:
+        raise UserError(
+            f"an unfinished run in '{work}' has another {differing[0]}; repeat its configuration to continue it, or "
+            "pass --overwrite to start anew."
+        )
+    return not differing
+
+
+def _prepare(work: Path, model: ScLDM, overwrite: bool, accelerator: Accelerator) -> bool:
+    """Make the working directory unless an unfinished run is to be continued; tell whether there is one."""
+    resuming = _resumes(work, model, overwrite)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not resuming:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         partial = work / "run.partial"
-        partial.write_text(json.dumps(identity))
-        partial.replace(marker)
+        partial.write_text(json.dumps(_identity(model)))
+        partial.replace(work / "run.json")
     accelerator.wait_for_everyone()
     return resuming
 

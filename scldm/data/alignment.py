@@ -80,9 +80,11 @@ def column_map(
     missing = tuple(wanted[~wanted.isin(have)].tolist())
     n_found = len(wanted) - len(missing)
     if n_found == 0 or n_found < min_shared * len(wanted):
+        foreign = have[target < 0]
+        names = f"its genes are named like '{foreign[0]}', those" if len(foreign) else "it lacks, for example,"
+        names += f" of the model like '{missing[0]}'" if len(foreign) else f" '{missing[0]}'"
         raise UserError(
-            f"the data has {n_found} of the {len(wanted)} genes of the model, fewer than {min_shared:.0%}; "
-            f"its genes are named like '{have[0]}', those of the model like '{wanted[0]}'"
+            f"the data has {n_found} of the {len(wanted)} genes of the model, fewer than {min_shared:.0%}; {names}"
         )
     return target, missing
 

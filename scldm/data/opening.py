@@ -105,7 +105,11 @@ def open_source(
         data, backed = load_demo(), False
     if not isinstance(data, ad.AnnData):
         with open_h5ad(data) as file:
-            return _open_file(file, find_counts_in_file(file, layer), read_obs(file), layer, backed, reading)
+            obs = read_obs(file)
+            try:
+                return _open_file(file, find_counts_in_file(file, layer), obs, layer, backed, reading)
+            except UserError as error:
+                raise UserError(f"in '{os.fspath(data)}': {error}") from error
     if not backed:
         # Copied, because users normalise their AnnData in place while they hold a model of it.
         return _in_memory(find_counts(data, layer), data.obs, reading, copy=True)

@@ -239,7 +239,7 @@ class DatasetSchema:
                 ),
                 continuous=tuple(ContinuousAttribute(**a) for a in fields["continuous"]),
                 depth=DepthStatistics(fields["depth"]["n_cells"], tuple(fields["depth"]["quantiles"])),
-                n_cells=fields["n_cells"],
+                n_cells=int(fields["n_cells"]),
                 combinations=tuple(tuple(row) for row in fields["combinations"]),
             )
         except (KeyError, TypeError, ValueError) as error:

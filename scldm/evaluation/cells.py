@@ -114,7 +114,7 @@ def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequenc
         if column in adata.obs:
             columns[column] = _as_text(adata.obs[column], name)
         elif not optional:
-            hint = nearest_names(column, adata.obs.columns)
+            hint = nearest_names(column, adata.obs.columns) if len(adata.obs.columns) else "obs has no columns"
             raise UserError(f"In {name}: there is no obs column '{column}'; {hint}")
     return Cells(counts, genes, pd.DataFrame(columns, index=range(adata.n_obs)))
 

@@ -87,6 +87,10 @@ def evaluate(
     """
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must not be negative")
+    if seed >= 2**32:
+        raise UserError(f"The seed is {seed}; it must be below 2^32")
+    if max_cells < MIN_CELLS:
+        raise UserError(f"At most {max_cells} cells are to be compared; at least {MIN_CELLS} are needed")
     conditions = tuple(dict.fromkeys(conditions))
     real_cells = read_cells(real, "the real cells", layer, conditions, optional=False)
     generated_cells = read_cells(generated, "the generated cells", layer, conditions, optional=True)

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
-from scldm.data.schema import DatasetSchema
+from scldm.data.counts import LARGEST_EXACT_COUNT
+from scldm.data.schema import ContinuousAttribute, DatasetSchema
 from scldm.errors import UserError, nearest_names
 from scldm.prior.guidance import Guidance
 from scldm.prior.solvers import get_solver
@@ -76,9 +77,9 @@ class GenerationRequest:
         n_cells: int | None = None,
         *,
         conditions: Conditions | None = None,
-        depth: float | Sequence[float] | np.ndarray | None = None,
+        depth: float | int | Sequence[float | int] | np.ndarray | None = None,
         genes: Sequence[str] | None = None,
-        guidance: Guidance | float | Mapping[str, float] = 1.0,
+        guidance: Guidance | float | int | Mapping[str, float | int] = 1.0,
         solver: str = "heun",
         steps: int = 25,
         seed: int = 0,
@@ -123,6 +124,8 @@ class GenerationRequest:
             raise UserError(f"steps is {steps}; the solver needs at least one step.")
         if seed < 0:
             raise UserError(f"seed is {seed}; it must not be negative.")
+        if seed >= 2**63:
+            raise UserError(f"seed is {seed}; it must be below 2^63.")
         get_solver(solver)
         parsed = Guidance.parse(guidance)
         given = tuple(name for name in schema.attribute_names if name in table.columns)
@@ -179,7 +182,24 @@ def _conditions_table(
             raise UserError(
                 f"{int(series.isna().sum())} values of '{name}' are missing; leave the attribute out instead."
             )
+    for measure in schema.continuous:
+        if measure.name in values:
+            _check_numbers(values[measure.name], measure)
     return pd.DataFrame(values, index=index)
+
+
+def _check_numbers(column: pd.Series, measure: ContinuousAttribute) -> None:
+    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    if np.isnan(values).any():
+        raise UserError(
+            f"'{measure.name}' holds '{column[np.isnan(values)].iloc[0]}', which is not a number; training cells have "
+            f"{measure.minimum:g} to {measure.maximum:g}."
+        )
+    if np.isinf(values).any():
+        raise UserError(
+            f"'{measure.name}' holds {int(np.isinf(values).sum())} infinite values; training cells have "
+            f"{measure.minimum:g} to {measure.maximum:g}."
+        )
 
 
 def _check_guidance(guidance: Guidance, given: tuple[str, ...]) -> None:
@@ -212,6 +232,8 @@ def _depths(depth: Any, n_cells: int) -> Float32[np.ndarray, " cells"] | None:
     possible = np.isfinite(values) & (values >= 1)
     if not possible.all():
         raise UserError(f"depth is {values[~possible][0]:g}; it must be a finite number of UMI, at least 1.")
+    if (values > LARGEST_EXACT_COUNT).any():
+        raise UserError(f"depth is {values.max():g}; it must be at most {LARGEST_EXACT_COUNT:,} UMI.")
     return values
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from scldm.errors import UserError
 
-__all__ = ["CellBlock", "CellsHeader", "check_writable", "collect_cells", "write_cells"]
+__all__ = ["CellBlock", "CellsHeader", "check_other_file", "check_writable", "collect_cells", "write_cells"]
 
 LATENTS_KEY = "X_scldm"
 
@@ -88,11 +88,19 @@ def check_writable(path: Path, overwrite: bool, suffix: str | None = ".h5ad") ->
     if path.is_dir():
         raise UserError(f"'{path}' is a directory; name a file.")
     if path.exists() and not overwrite:
-        raise UserError(f"'{path}' exists already; pass --overwrite (overwrite=True) to replace it.")
+        raise UserError(f"'{path}' exists already; pass --overwrite (in Python: overwrite=True) to replace it.")
     parent = path.absolute().parent
     existing = next(p for p in (parent, *parent.parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    if not existing.is_dir():
+        raise UserError(f"'{path}' cannot be written: '{existing}' is a file, not a directory.")
+    if not os.access(existing, os.W_OK):
         raise UserError(f"'{path}' cannot be written: no permission to write in '{existing}'.")
+
+
+def check_other_file(path: Path, data: Path | None) -> None:
+    """Raise ``UserError`` if the destination is the file that is read: it would lose its counts."""
+    if data is not None and path.exists() and data.exists() and path.samefile(data):
+        raise UserError(f"'{path}' is the file that is read; write to another.")
 
 
 def write_cells(path: Path, header: CellsHeader, blocks: Iterable[CellBlock], overwrite: bool = False) -> None:

@@ -182,7 +182,10 @@ def guided_field(
         )
     codes, values = [], []
     for attributes, _ in plan.rows:
-        seen = torch.tensor([k in attributes for k in range(plan.n_attributes)], device=categorical.device)
+        # The type is named because a tensor of no attributes would be of floats.
+        seen = torch.tensor(
+            [k in attributes for k in range(plan.n_attributes)], dtype=torch.bool, device=categorical.device
+        )
         codes.append(torch.where(seen[:n_categorical], categorical, -1))
         values.append(torch.where(seen[n_categorical:], continuous, torch.nan))
     all_codes, all_values = torch.cat(codes), torch.cat(values)

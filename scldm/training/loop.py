@@ -54,14 +54,15 @@ class StageResult:
     ----------
     cells
         Cells trained on.
-    best_loss
-        Lowest validation loss; the network was left with its weights.
+    best_loss, best_cells
+        Lowest validation loss, and the cells trained on when it was reached.
     stopped_early
         Whether validation stopped improving before ``TrainingConfig.cells`` were reached.
     """
 
     cells: int
     best_loss: float
+    best_cells: int
     stopped_early: bool
 
 
@@ -104,7 +105,7 @@ def train_stage(
     log: MetricsLog,
     on_step: Callable[[int], None] | None = None,
 ) -> StageResult:
-    """Train ``objective`` and leave its network with the best averaged weights.
+    """Train ``objective`` and leave its network with averaged weights, the best or the last as configured.
 
     Parameters
     ----------
@@ -178,7 +179,7 @@ class _StageRun:
         self.model = accelerator.prepare_model(self.objective) if accelerator.num_processes > 1 else self.objective
         self.ema = ExponentialMovingAverage(self.objective.network, config.ema_decay)
         self.best: dict[str, Tensor] = {}
-        self.best_loss, self.failures, self.step = math.inf, 0, 0
+        self.best_loss, self.best_cells, self.step = math.inf, 0, 0
         # Loss sums since the last log line, kept on the device so that no step waits for it.
         self.running: dict[str, Tensor] = {}
         self.running_cells = 0
@@ -213,13 +214,18 @@ class _StageRun:
                 on_step(self.step)
         bar.close()
         stopped_early = self.step < self.total_steps
+        kept = self.best if self.config.keep == "best" else self.ema.parameters
         with torch.no_grad():
             for parameter_name, parameter in self.objective.network.named_parameters():
-                parameter.copy_(self.best[parameter_name])
-        return StageResult(self.cells, self.best_loss, stopped_early)
+                parameter.copy_(kept[parameter_name])
+        return StageResult(self.cells, self.best_loss, self.best_cells, stopped_early)
 
     def _patience_is_out(self) -> bool:
-        return bool(self.config.patience) and self.failures >= self.config.patience
+        if not self.config.patience or not self.best_cells:
+            # Before the first validation there is nothing to compare with.
+            return False
+        waited = self.cells - self.best_cells
+        return waited > self.config.patience * max(self.best_cells, self.config.warmup_cells)
 
     def _due(self, every: int) -> bool:
         return self.cells // every > (self.cells - self.order.batch_size) // every
@@ -314,10 +320,9 @@ class _StageRun:
         self.ema.swap(self.objective.network)
         validation = self._validation_losses()
         if validation["loss"] < self.best_loss:
-            self.best_loss, self.failures = validation["loss"], 0
-            self.best = {n: p.detach().clone() for n, p in self.objective.network.named_parameters()}
-        else:
-            self.failures += 1
+            self.best_loss, self.best_cells = validation["loss"], self.cells
+            if self.config.keep == "best":
+                self.best = {n: p.detach().clone() for n, p in self.objective.network.named_parameters()}
         self.ema.swap(self.objective.network)
         if not math.isfinite(validation["loss"]):
             raise UserError(
@@ -349,7 +354,7 @@ class _StageRun:
                 "step": self.step,
                 "ema_steps": self.ema.steps,
                 "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
-                "failures": self.failures,
+                "best_cells": self.best_cells,
                 "running_cells": self.running_cells,
             }
             save_checkpoint(Checkpoint(tensors, progress), self.directory)
@@ -374,6 +379,6 @@ class _StageRun:
         # Sums over this log interval are over all processes' cells only in the one-process run.
         self.running = dict(tensors.get("running", {})) if self.accelerator.num_processes == 1 else {}
         self.running_cells = progress["running_cells"] if self.accelerator.num_processes == 1 else 0
-        self.step, self.ema.steps, self.failures = progress["step"], progress["ema_steps"], progress["failures"]
+        self.step, self.ema.steps, self.best_cells = progress["step"], progress["ema_steps"], progress["best_cells"]
         self.best_loss = math.inf if progress["best_loss"] is None else progress["best_loss"]
         self.log.rewind(self.name, self.step)

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from scldm.data.batch import CellBatch
 from scldm.nn.attention import CrossAttentionBlock, SelfAttentionBlock
+from scldm.vae.likelihood import NegativeBinomial
 
 __all__ = [
     "PublishedDecoder",
@@ -293,7 +294,7 @@ def convert_published_vae_state(state: Mapping[str, Tensor]) -> dict[str, Tensor
         "bottleneck.weight": state["encoder.encoder_latent_input.0.weight"],
         "decoder.input.weight": state["decoder.decoder_latent_input.1.weight"],
         "decoder.log_rate.weight": state["decoder_head.params.weight"],
-        "likelihood.log_theta": state["decoder_head.theta.weight"][1:, 0],
+        "likelihood.scaled_log_theta": state["decoder_head.theta.weight"][1:, 0] / NegativeBinomial.STEP_FACTOR,
     }
     if "input_layer.projection.mix.weight" in state:
         converted |= {

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,9 @@ N_CELLS, STATE = 50, 6
 
 def cells_of(n_cells: int = N_CELLS, seed: int = 0, log_variance: float | None = None) -> EncodedCells:
     random = np.random.default_rng(seed)
-    spread = random.normal(-1.0, 0.5, (n_cells, STATE)) if log_variance is None else np.full((n_cells, STATE), log_variance)
+    spread = (
+        random.normal(-1.0, 0.5, (n_cells, STATE)) if log_variance is None else np.full((n_cells, STATE), log_variance)
+    )
     return EncodedCells(
         mean=(random.normal(size=(n_cells, STATE)) * np.arange(1, STATE + 1) + 5).astype(np.float32),
         log_variance=spread.astype(np.float32),
@@ -24,7 +28,7 @@ def cells_of(n_cells: int = N_CELLS, seed: int = 0, log_variance: float | None =
 
 def blocks_of(cells: EncodedCells, *sizes: int):
     edges = np.cumsum((0, *sizes))
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         yield EncodedCells(**{name: value[start:stop] for name, value in vars(cells).items()})
 
 

@@ -19,7 +19,13 @@ class Spy(DiT):
     """Remembers what it was asked, and answers with a velocity of ones."""
 
     def forward(self, state, time, categorical, continuous, depth_known=None):
-        self.asked = dict(state=state, time=time, categorical=categorical, continuous=continuous, known=depth_known)
+        self.asked = {
+            "state": state,
+            "time": time,
+            "categorical": categorical,
+            "continuous": continuous,
+            "known": depth_known,
+        }
         return torch.ones_like(state)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -64,10 +65,10 @@ class Cells(Dataset):
 
 
 def settings(**changes) -> TrainingConfig:
-    values = dict(
-        cells=800, batch_size=8, learning_rate=0.05, warmup_cells=0, weight_decay=0.0, ema_decay=0.0,
-        validate_every=80, checkpoint_every=56, patience=0,
-    )  # fmt: skip
+    values = {
+        "cells": 800, "batch_size": 8, "learning_rate": 0.05, "warmup_cells": 0, "weight_decay": 0.0, "ema_decay": 0.0,
+        "validate_every": 80, "checkpoint_every": 56, "patience": 0.0,
+    }  # fmt: skip
     return TrainingConfig(**{**values, **changes})
 
 
@@ -107,7 +108,7 @@ def test_learning_rate_warms_up_linearly_and_decays_by_a_cosine():
     assert factors[2:] == pytest.approx(expected)
     assert factors[-1] == pytest.approx(0)
     # No step is more than a few percent of the peak away from its neighbour: no sudden drop anywhere.
-    assert max(a - b for a, b in zip(factors[2:], factors[3:], strict=False)) < 0.2
+    assert max(a - b for a, b in itertools.pairwise(factors)) < 0.2
 
 
 def test_constant_learning_rate_stays_at_its_peak():
@@ -136,7 +137,7 @@ def test_a_solvable_problem_is_solved(tmp_path):
 @pytest.mark.parametrize("clip_norm", [100.0, 0.5])
 def test_steps_are_adamw_on_the_clipped_mean_loss_of_the_batch(tmp_path, clip_norm):
     data = Cells()
-    settings_ = dict(cells=40, weight_decay=0.1, decay="constant", clip_norm=clip_norm)
+    settings_ = {"cells": 40, "weight_decay": 0.1, "decay": "constant", "clip_norm": clip_norm}
     objective, _ = run(tmp_path, training=data, validation=Cells(4, flip=-1.0), **settings_)
     reference = Regression()
     optimizer = torch.optim.AdamW(reference.parameters(), lr=0.05, betas=(0.9, 0.95), weight_decay=0.1)
@@ -201,28 +202,50 @@ def test_logged_training_loss_is_the_mean_since_the_last_line(tmp_path):
 # The average, early stopping ------------------------------------------------------------------------------------
 
 
-def test_network_is_left_with_the_best_averaged_weights(tmp_path):
+def averages(path: dict[int, torch.Tensor], decay: float) -> dict[int, torch.Tensor]:
+    """Average of the weights after every step, from the weights themselves."""
+    result = {0: weights(Regression())}
+    for step in sorted(path):
+        share = min(decay, (1 + step) / (10 + step))
+        result[step] = share * result[step - 1] + (1 - share) * path[step]
+    return result
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_network_is_left_with_the_averaged_weights_asked_for(tmp_path, keep):
     """Validation cells that contradict the training cells: the best average is the one of the first validation."""
-    early: dict[int, torch.Tensor] = {}
+    path: dict[int, torch.Tensor] = {}
     objective = Regression()
-    contrary = Cells(16, seed=1, flip=-1.0)
-
-    def on_step(step):
-        early[step] = weights(objective)
-
-    _, result = run(tmp_path, objective, contrary, on_step=on_step, patience=3, ema_decay=0.5)
+    _, result = run(
+        tmp_path,
+        objective,
+        Cells(16, seed=1, flip=-1.0),
+        on_step=lambda step: path.update({step: weights(objective)}),
+        patience=3.0,
+        ema_decay=0.5,
+        keep=keep,
+    )
+    # Best after 80 cells; three times as many without improvement are waited for.
     assert result.stopped_early
-    # Best at the first validation (step 10), then three without improvement.
-    assert result.cells == 8 * 40
-    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30, 40]
+    assert result.best_cells == 80
+    assert 80 * 4 <= result.cells <= 80 * 4 + 8
     losses = [line["validation_loss"] for line in lines(tmp_path)]
     assert losses[0] == min(losses) == result.best_loss
+    average = averages(path, 0.5)
+    kept = average[10 if keep == "best" else max(path)]
+    torch.testing.assert_close(weights(objective), kept, atol=1e-6, rtol=1e-5)
+    assert (average[10] - average[max(path)]).abs().max() > 0.1
 
-    average = weights(Regression())
-    for step in range(1, 11):
-        decay = min(0.5, (1 + step) / (10 + step))
-        average = decay * average + (1 - decay) * early[step]
-    torch.testing.assert_close(weights(objective), average, atol=1e-6, rtol=1e-5)
+
+def test_a_stage_never_stops_before_its_first_validation(tmp_path):
+    _, result = run(tmp_path, cells=400, validate_every=320, patience=0.01)
+    assert math.isfinite(result.best_loss)
+    assert result.cells >= 320
+
+
+def test_patience_is_at_least_that_multiple_of_the_warm_up(tmp_path):
+    _, result = run(tmp_path, validation=Cells(16, seed=1, flip=-1.0), patience=1.0, warmup_cells=400)
+    assert result.cells - result.best_cells > 400 or not result.stopped_early
 
 
 def test_patience_of_zero_never_stops(tmp_path):
@@ -267,13 +290,14 @@ def test_step_seeds_differ_by_seed_stage_and_step():
 
 
 def test_precision_is_float32_on_the_cpu_unless_asked_for():
-    assert make_accelerator(TrainingConfig(), cpu=True).mixed_precision == "no"
+    assert make_accelerator("auto", cpu=True).mixed_precision == "no"
+    assert make_accelerator("float32", cpu=True).device.type == "cpu"
 
 
 # Resuming ----------------------------------------------------------------------------------------------------------
 
 
-class Killed(Exception):
+class Killed(Exception):  # noqa: N818 - a kill, not an error
     pass
 
 
@@ -296,24 +320,22 @@ def test_interrupted_stage_ends_like_an_uninterrupted_one(tmp_path, kill_at):
 
 def test_early_stop_survives_an_interruption(tmp_path):
     contrary = Cells(16, seed=1, flip=-1.0)
-    whole, expected = run(tmp_path / "whole", validation=contrary, patience=3, checkpoint_every=8)
+    whole, expected = run(tmp_path / "whole", validation=contrary, patience=3.0, checkpoint_every=8)
 
     def on_step(step):
         if step == 40:
             raise Killed
 
     with pytest.raises(Killed):
-        run(tmp_path / "cut", validation=contrary, patience=3, checkpoint_every=8, on_step=on_step)
-    resumed, result = run(tmp_path / "cut", validation=contrary, patience=3, checkpoint_every=8)
+        run(tmp_path / "cut", validation=contrary, patience=3.0, checkpoint_every=8, on_step=on_step)
+    resumed, result = run(tmp_path / "cut", validation=contrary, patience=3.0, checkpoint_every=8)
     assert result == expected
     assert result.stopped_early
     assert torch.equal(weights(resumed), weights(whole))
 
 
 # Before the first checkpoint, at a validation, at a checkpoint, after the last step.
-@pytest.mark.parametrize(
-    ("stage", "step"), [("vae", 3), ("vae", 20), ("prior", 7), ("prior", 30)]
-)
+@pytest.mark.parametrize(("stage", "step"), [("vae", 3), ("vae", 20), ("prior", 7), ("prior", 30)])
 def test_killed_process_resumes_to_the_same_bits(tmp_path, trained_run, stage, step):
     model, finished = trained_run
     assert tiny.in_processes(tiny.train_until_killed, tmp_path, stage, step) == [-9]

@@ -40,7 +40,9 @@ def set_log_theta(likelihood: NegativeBinomial, log_theta: torch.Tensor, offset:
             likelihood.scaled_offset.copy_(offset / likelihood.STEP_FACTOR)
 
 
-def with_theta(likelihood: NegativeBinomial, low: float = -3.0, high: float = 6.0) -> tuple[NegativeBinomial, np.ndarray]:
+def with_theta(
+    likelihood: NegativeBinomial, low: float = -3.0, high: float = 6.0
+) -> tuple[NegativeBinomial, np.ndarray]:
     log_theta = torch.linspace(low, high, N_GENES)
     set_log_theta(likelihood, log_theta)
     return likelihood, log_theta.double().exp().numpy()

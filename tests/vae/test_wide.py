@@ -9,7 +9,7 @@ from scldm.data.batch import CellBatch
 from scldm.vae.wide import AttentionPooling, AttentionUnpooling, WideDecoder, WideEncoder
 
 N_GENES, N_LATENTS, HEADS, TABLE = 40, 3, 2, 24
-SIZES = dict(n_latents=N_LATENTS, width=8, n_layers=1, n_heads=2, n_cross_heads=HEADS, table_width=TABLE)
+SIZES = {"n_latents": N_LATENTS, "width": 8, "n_layers": 1, "n_heads": 2, "n_cross_heads": HEADS, "table_width": TABLE}
 
 
 def counts_of(n_cells: int = 5, seed: int = 0) -> np.ndarray:

@@ -1,0 +1,44 @@
+"""Cells, a configuration and a way to run a command line, all tiny."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from scldm.cli import main
+
+Run = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture(scope="session")
+def cells_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cells") / "cells.h5ad"
+    tiny.tiny_adata().write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, cells_file: Path) -> Path:
+    run = tiny.tiny_config(vae=tiny.tiny_vae()).to_dict()
+    run["data"] |= {"path": str(cells_file), "conditions": ["cell_type", "batch"], "continuous": ["age"]}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(run))
+    return path
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command line that has to succeed, and return what it printed to stdout and stderr."""
+
+    def call(*arguments: object) -> tuple[str, str]:
+        capsys.readouterr()
+        main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "error" not in captured.err
+        return captured.out, captured.err
+
+    return call

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import tiny
+from safetensors.torch import load_file
+
+from scldm import ScLDM
+from scldm.cli import main
+from scldm.config import load_config
+
+CONTENT = {"config.json", "schema.json", "vae.safetensors", "prior.safetensors", "metrics.jsonl", "model_card.md"}
+
+
+def test_makes_a_model_directory_and_nothing_else(run, config_file, tmp_path):
+    output = tmp_path / "runs" / "model"
+    out, err = run("train", config_file, "--output", output, "--device", "cpu")
+    assert {p.name for p in output.iterdir()} == CONTENT
+    assert [p.name for p in output.parent.iterdir()] == ["model"]
+    assert f"wrote {output}" in out
+    assert "120 cells, 60 genes" in err
+    assert json.loads((output / "config.json").read_text())["config"] == load_config(config_file).to_dict()
+    stages = [json.loads(line)["stage"] for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert stages == ["vae"] * 3 + ["prior"] * 3
+    assert ScLDM.load(output, device="cpu").schema.attribute_names == ("cell_type", "batch", "age")
+
+
+def test_never_overwrites_unless_told_to(run, config_file, tmp_path, capsys):
+    output = tmp_path / "model"
+    run("train", config_file, "--output", output, "--device", "cpu")
+    old = (output / "prior.safetensors").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(config_file), "--output", str(output), "--device", "cpu", "--seed", "5"])
+    assert stop.value.code == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (output / "prior.safetensors").read_bytes() == old
+    run("train", config_file, "--output", output, "--device", "cpu", "--seed", "5", "--overwrite")
+    assert (output / "prior.safetensors").read_bytes() != old
+    assert json.loads((output / "config.json").read_text())["config"]["seed"] == 5
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "tiny.yaml"]
+
+
+def test_default_output_is_named_after_the_configuration(run, config_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out, _ = run("train", config_file, "--dry-run")
+    assert "# would write checkpoints/tiny" in out
+
+
+def test_dry_run_prints_the_whole_configuration_and_leaves_nothing(run, config_file, tmp_path):
+    out, _ = run(
+        *("train", config_file, "--output", tmp_path / "model", "--dry-run"),
+        *("--seed", "7", "--data.conditions", "cell_type", "--data.continuous", "--vae.n-latents", "4"),
+        *("--vae.dispersion-by", "cell_type", "--vae-training.betas", "0.8", "0.9", "--data.backed"),
+        *("--prior-training.learning-rate", "1e-4", "--data.missing-labels", "unlabelled"),
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
+    (tmp_path / "resolved.yaml").write_text(out)
+    config, plain = load_config(tmp_path / "resolved.yaml"), load_config(config_file)
+    assert config.seed == 7
+    assert (config.data.conditions, config.data.continuous, config.data.backed) == (("cell_type",), (), True)
+    assert (config.vae.n_latents, config.vae.dispersion_by) == (4, "cell_type")
+    assert config.vae_training.betas == (0.8, 0.9)
+    assert config.prior_training.learning_rate == 1e-4
+    # What is not overridden is what the file says.
+    assert config.vae.table_width == plain.vae.table_width == 16
+    assert config.prior == plain.prior
+    assert "120 cells, 60 genes" in out
+    assert "parameters in the autoencoder" in out
+
+
+@pytest.mark.parametrize("stage", ["vae", "prior"])
+def test_interrupted_training_continues_with_the_same_command(stage, run, config_file, tmp_path, monkeypatch, capsys):
+    run("train", config_file, "--output", tmp_path / "straight", "--device", "cpu")
+    words = ["train", str(config_file), "--output", str(tmp_path / "model"), "--device", "cpu"]
+    train = ScLDM.train
+
+    def interrupted(self, directory, **options):
+        def on_step(name, step):
+            if (name, step) == (stage, 17):
+                raise KeyboardInterrupt
+
+        return train(self, directory, **options, on_step=on_step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScLDM, "train", interrupted)
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+    assert stop.value.code == 130
+    err = capsys.readouterr().err
+    assert "the same command continues" in err
+    assert "Traceback" not in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.training", "straight", "tiny.yaml"]
+
+    assert "would continue the run" in run(*words, "--dry-run")[0]
+    _, err = run(*words)
+    assert "continuing the run in" in err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "straight", "tiny.yaml"]
+    for name in ("vae", "prior"):
+        straight, resumed = (load_file(tmp_path / d / f"{name}.safetensors") for d in ("straight", "model"))
+        assert straight.keys() == resumed.keys()
+        assert all((straight[key] == resumed[key]).all() for key in straight)
+
+
+def test_conditions_and_sections_may_come_from_options_alone(run, cells_file, tmp_path):
+    (tmp_path / "empty.yaml").write_text("")
+    out, _ = run("train", tmp_path / "empty.yaml", "--data.path", cells_file, "--data.conditions", "batch", "--dry-run",
+                 "--output", tmp_path / "m")  # fmt: skip
+    assert "conditions: batch (2 values)" in out
+    assert tiny.CONDITIONS == ("cell_type", "batch")

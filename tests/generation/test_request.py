@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from scldm.data.schema import DatasetSchema
+from scldm.errors import UserError
+from scldm.generation.request import CHUNK_CELLS, GenerationRequest
+from scldm.prior.guidance import Guidance
+
+
+@pytest.fixture
+def schema(trained) -> DatasetSchema:
+    return trained.schema
+
+
+def build(schema, *args, **options) -> GenerationRequest:
+    return GenerationRequest.build(schema, *args, **options)
+
+
+def test_attributes_that_are_not_asked_for_are_left_open(schema):
+    request = build(schema, 5)
+    assert (request.n_cells, request.given) == (5, ())
+    assert (request.categorical == -1).all()
+    assert np.isnan(request.continuous).all()
+    assert (request.depth, request.genes) == (None, None)
+    assert request.requested_obs(schema).shape == (5, 0)
+
+
+def test_one_value_is_for_all_cells_and_a_list_is_one_per_cell(schema):
+    request = build(schema, conditions={"batch": "two", "cell_type": ["T cell", "B cell", "T cell"]})
+    # In the order of the schema, whatever the order asked in.
+    assert request.given == ("cell_type", "batch")
+    obs = request.requested_obs(schema)
+    assert obs["cell_type"].tolist() == ["T cell", "B cell", "T cell"]
+    assert obs["batch"].tolist() == ["two"] * 3
+    assert tuple(obs["cell_type"].cat.categories) == schema.categorical[0].categories
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pd.Categorical])
+def test_values_per_cell_may_come_in_any_sequence(schema, kind):
+    values = kind(["B cell", "T cell"])
+    request = build(schema, conditions={"cell_type": values})
+    assert request.requested_obs(schema)["cell_type"].tolist() == ["B cell", "T cell"]
+
+
+def test_table_gives_one_cell_per_row_whatever_its_index(schema):
+    table = pd.DataFrame({"cell_type": ["B cell", "T cell"], "age": [30.0, 70.0]}, index=["x", "y"])
+    request = build(schema, conditions=table)
+    obs = request.requested_obs(schema)
+    assert obs["cell_type"].tolist() == ["B cell", "T cell"]
+    assert obs["age"].tolist() == pytest.approx([30.0, 70.0], rel=1e-6)
+    age = schema.continuous[0]
+    np.testing.assert_allclose(request.continuous[:, 0], (np.array([30, 70]) - age.mean) / age.std, rtol=1e-5)
+
+
+def test_depth_may_be_one_number_or_one_per_cell(schema):
+    assert build(schema, 3, depth=500).depth.tolist() == [500.0] * 3
+    assert build(schema, depth=[1, 2.5, 3e4]).depth.tolist() == [1.0, 2.5, 3e4]
+
+
+def test_genes_are_found_by_name_in_the_order_asked_for(schema):
+    names = [schema.genes[7], schema.genes[0]]
+    assert build(schema, 1, genes=names).genes.tolist() == [7, 0]
+
+
+def test_chunks_cover_all_cells_once(schema):
+    for n_cells in (1, CHUNK_CELLS - 1, CHUNK_CELLS, CHUNK_CELLS + 1, 1000):
+        request = build(schema, n_cells)
+        cells = np.concatenate([np.arange(n_cells)[request.chunk_cells(c)] for c in range(request.n_chunks)])
+        np.testing.assert_array_equal(cells, np.arange(n_cells))
+        assert request.chunk_cells(request.n_chunks - 1).start < n_cells
+
+
+def test_guidance_is_parsed(schema):
+    conditions = {"cell_type": "T cell", "batch": "one"}
+    assert build(schema, 1, conditions=conditions, guidance=2).guidance == Guidance.joint(2.0)
+    additive = build(schema, 1, conditions=conditions, guidance={"batch": 3.0}).guidance
+    assert additive == Guidance.additive({"batch": 3.0})
+
+
+UNSEEN = {"cell_type": "monocyte", "batch": "two"}
+
+
+def test_combination_that_was_never_observed_warns_once_and_names_it(schema):
+    with pytest.warns(UserWarning, match=r"never observed.*cell_type='monocyte' \+ batch='two'") as caught:
+        build(schema, 50, conditions=UNSEEN)
+    assert len(caught) == 1
+
+
+def test_observed_combinations_do_not_warn(schema):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(schema, 5)
+        build(schema, 5, conditions={"cell_type": "monocyte"})
+        build(schema, 5, conditions={"batch": "two"})
+        build(schema, 5, conditions={"cell_type": "monocyte", "batch": "one"})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_cells": 0}, "n_cells is 0"),
+        ({"n_cells": -3}, "n_cells is -3"),
+        ({}, "how many cells"),
+        ({"n_cells": 1, "steps": 0}, "steps is 0"),
+        ({"n_cells": 1, "seed": -1}, "seed is -1"),
+        ({"n_cells": 1, "solver": "huen"}, "unknown solver 'huen'; did you mean 'heun'"),
+        (
+            {"n_cells": 1, "conditions": {"cell_typ": "T cell"}},
+            "unknown attribute 'cell_typ'; did you mean 'cell_type'",
+        ),
+        ({"n_cells": 1, "conditions": {"cell_type": "T cel"}}, "'T cel' is not a value of 'cell_type'.*'T cell'"),
+        ({"n_cells": 1, "conditions": {"cell_type": None}}, "1 values of 'cell_type' are missing"),
+        ({"conditions": {"cell_type": ["T cell", None]}}, "1 values of 'cell_type' are missing"),
+        ({"n_cells": 1, "conditions": {"age": "old"}}, "(?=.*'age')(?=.*'old').*a number"),
+        ({"n_cells": 1, "conditions": {"age": float("inf")}}, "(?=.*'age').*inf"),
+        ({"n_cells": 3, "conditions": {"cell_type": ["T cell"] * 2}}, "the values of 'cell_type' are 2, but 3 cells"),
+        ({"depth": [5.0] * 3, "conditions": {"cell_type": ["T cell"] * 2}}, "the depths are 3, but 2 cells"),
+        ({"n_cells": 2, "depth": 0}, "depth is 0"),
+        ({"n_cells": 2, "depth": -5.0}, "depth is -5"),
+        ({"n_cells": 2, "depth": float("nan")}, "depth is nan"),
+        ({"n_cells": 2, "depth": float("inf")}, "depth is inf"),
+        ({"n_cells": 2, "depth": [5.0, 0.5]}, "depth is 0.5"),
+        ({"n_cells": 2, "depth": np.array(["deep", "deeper"])}, "give a number of UMI"),
+        ({"n_cells": 1, "genes": ["GENE1", "GENE1x"]}, "unknown gene 'GENE1x'; did you mean 'GENE1"),
+        ({"n_cells": 1, "genes": []}, "list of genes is empty"),
+        ({"n_cells": 1, "genes": ["GENE3", "GENE4", "GENE3"]}, "gene 'GENE3' is listed more than once"),
+        ({"n_cells": 1, "guidance": 2.0}, "nothing to guide by"),
+        ({"n_cells": 1, "guidance": -1.0}, "finite number of at least 0, got -1"),
+        ({"n_cells": 1, "guidance": {"batch": 2.0}}, "guidance is set for 'batch', but no value of 'batch'"),
+        ({"n_cells": 1, "guidance": {"bach": 2.0}}, "unknown attribute 'bach'; did you mean 'batch'"),
+    ],
+)
+def test_impossible_requests_are_refused_by_name(schema, options, message):
+    with pytest.raises(UserError, match=message):
+        build(schema, **options)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import tiny
+import torch
+
+from scldm.generation.request import CHUNK_CELLS, GenerationRequest
+from scldm.generation.sampler import Sampler
+from scldm.model import ScLDM
+
+FAST = {"steps": 2, "solver": "euler"}
+
+
+@pytest.fixture
+def sampler(trained: ScLDM) -> Sampler:
+    return trained._trained()
+
+
+def generate(sampler: Sampler, request: GenerationRequest, batch_size: int = 512) -> tuple[sp.csr_matrix, np.ndarray]:
+    blocks = list(sampler.blocks(request, batch_size))
+    return sp.vstack([b.counts for b in blocks], format="csr"), np.concatenate([b.latents for b in blocks])
+
+
+def same(first: tuple[sp.csr_matrix, np.ndarray], second: tuple[sp.csr_matrix, np.ndarray]) -> bool:
+    parts = ("data", "indices", "indptr")
+    return all(np.array_equal(getattr(first[0], p), getattr(second[0], p)) for p in parts) and np.array_equal(
+        first[1], second[1]
+    )
+
+
+@pytest.fixture
+def request_300(trained) -> GenerationRequest:
+    conditions = {"cell_type": (["T cell", "B cell", "monocyte"] * 100), "age": 40.0}
+    return GenerationRequest.build(trained.schema, conditions=conditions, guidance=1.5, **FAST)
+
+
+@pytest.mark.parametrize("batch_size", [1, 128, 256, 300, 10_000])
+def test_batch_size_does_not_change_a_single_count(sampler, request_300, batch_size):
+    assert same(generate(sampler, request_300, batch_size), generate(sampler, request_300, 512))
+
+
+def test_batch_size_decides_how_many_cells_come_at_a_time(sampler, request_300):
+    def sizes(batch_size):
+        return [block.counts.shape[0] for block in sampler.blocks(request_300, batch_size)]
+
+    assert sizes(1) == sizes(CHUNK_CELLS) == [128, 128, 44]
+    assert sizes(256) == [256, 44]
+    assert sizes(10_000) == [300]
+
+
+@pytest.mark.parametrize("n_cells", [1, 100, 128, 200])
+def test_first_cells_of_a_longer_request_are_the_shorter_one(trained, sampler, n_cells):
+    conditions = {"cell_type": "B cell"}
+    long, short = (
+        generate(sampler, GenerationRequest.build(trained.schema, n, conditions=conditions, seed=5, **FAST))
+        for n in (300, n_cells)
+    )
+    assert same(short, (long[0][:n_cells], long[1][:n_cells]))
+
+
+def test_seed_decides_everything(trained, sampler):
+    first, again, other = (
+        generate(sampler, GenerationRequest.build(trained.schema, 50, seed=seed, **FAST)) for seed in (1, 1, 2)
+    )
+    assert same(first, again)
+    assert not np.array_equal(first[1], other[1])
+
+
+def test_global_random_state_is_neither_used_nor_changed(trained, sampler):
+    request = GenerationRequest.build(trained.schema, 50, **FAST)
+    torch.manual_seed(1)
+    first = generate(sampler, request)
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    assert same(generate(sampler, request), first)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_chunks_differ_from_each_other(trained, sampler):
+    counts, latents = generate(sampler, GenerationRequest.build(trained.schema, 3 * CHUNK_CELLS, **FAST))
+    assert len(np.unique(latents, axis=0)) == 3 * CHUNK_CELLS
+    assert (counts[:CHUNK_CELLS] != counts[CHUNK_CELLS : 2 * CHUNK_CELLS]).nnz > 0
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_share_the_blocks_in_turn(sampler, request_300, monkeypatch, world_size):
+    """Each rank makes its own blocks; together, in order, they are what one process makes."""
+    expected = [b.counts for b in sampler.blocks(request_300, 1)]
+    made: dict[int, list] = {}
+
+    def no_gather(block, rank, world_size):
+        made.setdefault(rank, []).append(block)
+        return [None]
+
+    monkeypatch.setattr("scldm.generation.sampler._gather", no_gather)
+    for rank in range(world_size):
+        assert list(sampler.blocks(request_300, 1, rank=rank, world_size=world_size)) == []
+    rounds = zip(*(made[rank] for rank in range(world_size)), strict=True)
+    blocks = [block for one_round in rounds for block in one_round if block is not None]
+    assert len(blocks) == 3
+    for ours, theirs in zip(blocks, expected, strict=True):
+        assert (ours.counts != theirs).nnz == 0
+
+
+def test_progress_counts_every_cell(sampler, request_300):
+    seen: list[int] = []
+    for _ in sampler.blocks(request_300, 128, on_cells=seen.append):
+        pass
+    assert seen == [128, 128, 44]
+
+
+def test_given_depth_is_respected_within_its_noise(trained, sampler):
+    depths = np.repeat([30.0, 300.0, 3000.0], 200)
+    counts, _ = generate(sampler, GenerationRequest.build(trained.schema, depth=depths, **FAST))
+    totals = np.asarray(counts.sum(1)).ravel()
+    for depth in (30.0, 300.0, 3000.0):
+        x = totals[depths == depth]
+        assert abs(x.mean() - depth) < 5 * x.std() / np.sqrt(200)
+        assert x.std() / np.sqrt(200) < 0.1 * depth
+
+
+def test_generated_depth_stays_in_the_range_of_the_training_cells(trained, sampler, monkeypatch):
+    seen = []
+    sample_counts = type(sampler.vae).sample_counts
+    monkeypatch.setattr(
+        type(sampler.vae),
+        "sample_counts",
+        lambda self, latents, library_size, *rest: (
+            seen.append(library_size) or sample_counts(self, latents, library_size, *rest)
+        ),
+    )
+    generate(sampler, GenerationRequest.build(trained.schema, 1280, **FAST))
+    depth = torch.cat(seen).numpy()
+    assert depth.min() >= trained.schema.depth.minimum * (1 - 1e-6)
+    assert depth.max() <= trained.schema.depth.maximum * (1 + 1e-6)
+    # And varies like theirs instead of being one number.
+    assert depth.std() > 0.3 * np.std(trained.schema.depth.quantiles)
+
+
+def test_list_of_genes_is_a_slice_of_all(trained, sampler, request_300):
+    names = ["GENE40", "GENE3", "GENE17"]
+    index = trained.schema.gene_index(names)
+    some = generate(sampler, dataclasses.replace(request_300, genes=index))
+    everything = generate(sampler, request_300)
+    assert (some[0] != everything[0][:, index]).nnz == 0
+    assert some[0].has_sorted_indices
+    np.testing.assert_array_equal(some[1], everything[1])
+
+
+def test_conditions_are_seen_by_the_network(trained, sampler):
+    """The same noise with another label gives other latents; without guidance, and with the label hidden, the same."""
+
+    def latents(cell_type, guidance):
+        conditions = {"cell_type": cell_type}
+        request = GenerationRequest.build(trained.schema, 20, conditions=conditions, guidance=guidance, **FAST)
+        return generate(sampler, request)[1]
+
+    assert np.abs(latents("T cell", 1.0) - latents("B cell", 1.0)).max() > 1e-4
+    np.testing.assert_array_equal(latents("T cell", 0.0), latents("B cell", 0.0))
+    apart = [np.abs(latents("T cell", w) - latents("B cell", w)).mean() for w in (0.5, 1.0, 3.0)]
+    assert apart[0] < apart[1] < apart[2]
+
+
+def test_dispersion_follows_the_category_asked_for(trained, request_300, monkeypatch):
+    sampler, seen = trained._trained(), []
+    assert sampler.dispersion_attribute == 0
+    sample = type(sampler.vae.likelihood).sample
+    monkeypatch.setattr(
+        type(sampler.vae.likelihood),
+        "sample",
+        lambda self, mean, generator, categories=None: (
+            seen.append(categories) or sample(self, mean, generator, categories)
+        ),
+    )
+    generate(sampler, request_300)
+    np.testing.assert_array_equal(torch.cat(seen)[:300], request_300.categorical[:, 0])
+
+
+def test_steps_and_solver_are_what_the_network_is_called_for(trained, sampler, monkeypatch):
+    for solver, steps, calls in (("euler", 3, 3), ("heun", 3, 6), ("midpoint", 5, 10)):
+        seen = []
+        forward = type(sampler.prior).forward
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                type(sampler.prior),
+                "forward",
+                lambda self, *args, forward=forward, seen=seen: seen.append(len(args[0])) or forward(self, *args),
+            )
+            generate(sampler, GenerationRequest.build(trained.schema, 5, solver=solver, steps=steps))
+        assert seen == [CHUNK_CELLS] * calls
+
+
+def test_model_without_attributes_generates():
+    config = tiny.tiny_config(
+        vae=tiny.tiny_vae(), vae_training=tiny.tiny_training(cells=48), prior_training=tiny.tiny_training(cells=48)
+    )
+    model = tiny.tiny_model(config)
+    model.train()
+    cells = model.sample(10, **FAST)
+    assert cells.obs.shape == (10, 0)
+    assert cells.X.sum() > 10
