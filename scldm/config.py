@@ -120,6 +120,15 @@ class VAEConfig:
         _require(channels % cross == 0, f"vae.{name} is {channels}; it must be a multiple of vae.{unit} ({cross}).")
         _require(self.kl_weight >= 0, f"vae.kl_weight is {self.kl_weight}; it must not be negative.")
         _require(0 <= self.dropout < 1, f"vae.dropout is {self.dropout}; it must be at least 0 and below 1.")
+        # A setting without effect is a misunderstanding.
+        _require(
+            self.layout == "published" or (self.gene_tokens == "film" and self.mask_padding),
+            "vae.gene_tokens and vae.mask_padding belong to the published layout; set vae.layout to published.",
+        )
+        _require(
+            self.dispersion_by is None or self.likelihood != "poisson",
+            "vae.dispersion_by has no effect on Poisson counts; set vae.likelihood to negative_binomial.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +209,9 @@ class TrainingConfig:
         for name in ("warmup_cells", "weight_decay", "patience", "data_workers"):
             _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}; it must not be negative.")
         _require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; it must be at least 0 and below 1.")
+        _require(
+            all(0 <= b < 1 for b in self.betas), f"betas are {list(self.betas)}; both must be at least 0 and below 1."
+        )
         _require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}; it must be positive.")
         _require(self.clip_norm > 0, f"clip_norm is {self.clip_norm}; it must be positive.")
         _require(
@@ -230,7 +242,13 @@ def _vae_training() -> TrainingConfig:
 
 def _prior_training() -> TrainingConfig:
     return TrainingConfig(
-        cells=512_000, batch_size=256, learning_rate=1e-3, clip_norm=1.0, weight_decay=0.0, ema_decay=0.999
+        cells=512_000,
+        batch_size=256,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        clip_norm=1.0,
+        ema_decay=0.999,
+        patience=0.5,
     )
 
 

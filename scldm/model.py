@@ -33,6 +33,7 @@ from scldm.prior.objective import PriorObjective
 from scldm.training.loop import make_accelerator
 from scldm.training.stages import load_network, network_tensors, run_stage
 from scldm.training.tracking import MetricsLog
+from scldm.training.workspace import open_workspace
 from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
 
@@ -143,18 +144,21 @@ class ScLDM:
         Raises
         ------
         UserError
-            If the validation split is impossible, the batch cannot be shared by the processes, or training diverges.
+            If the validation split is impossible, the batch cannot be shared by the processes, training diverges, or
+            ``directory`` holds something else than an unfinished training of this model on these data.
         """
         if self._source is None:
             raise UserError(
                 "this model was loaded from a directory and has no training cells; build ScLDM(adata) to train."
             )
+        if directory is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("several processes train together in one directory; call train(directory).")
         if directory is None:
             with tempfile.TemporaryDirectory(prefix="scldm-") as temporary:
                 return self.train(temporary, accelerator=accelerator, on_step=on_step)
         accelerator = accelerator or make_accelerator(self.config.precision)
         work = Path(directory)
-        work.mkdir(parents=True, exist_ok=True)
+        open_workspace(work, self.identity(), accelerator)
         log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, self.config)
         training_cells, validation_cells = self._split()
 
@@ -176,6 +180,10 @@ class ScLDM:
             prior=prior_summary,
         )
         return self.training_summary
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the outcome of a training, as JSON."""
+        return {"config": self.config.to_dict(), "schema": self.schema.to_dict()}
 
     def check_split(self) -> None:
         """Raise ``UserError`` if the labels allow no split into training and validation cells, as training would."""

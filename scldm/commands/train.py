@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 from accelerate import Accelerator
@@ -17,6 +15,7 @@ from scldm.errors import UserError
 from scldm.model import ScLDM
 from scldm.model_directory import check_absent
 from scldm.training.loop import make_accelerator
+from scldm.training.workspace import continues, open_workspace
 
 __all__ = ["describe_run", "train"]
 
@@ -47,7 +46,7 @@ def train(config: RunConfig, output: Path, *, overwrite: bool = False, cpu: bool
     model = ScLDM.from_config(config)
     accelerator = make_accelerator(config.precision, cpu=cpu)
     work = _work(output)
-    resuming = _prepare(work, model, overwrite, accelerator)
+    resuming = open_workspace(work, model.identity(), accelerator, overwrite)
     if accelerator.is_main_process:
         kind = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
         state = f"continuing the run in {work}" if resuming else f"working in {work}"
@@ -83,7 +82,7 @@ def describe_run(config: RunConfig, output: Path, *, overwrite: bool = False) ->
     check_absent(output, overwrite)
     model = ScLDM.from_config(config)
     model.check_split()
-    resuming = _resumes(_work(output), model, overwrite)
+    resuming = continues(_work(output), model.identity(), overwrite)
     sizes = model.parameter_counts()
     lines = [
         yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip(),
@@ -115,48 +114,3 @@ def _precision(accelerator: Accelerator) -> str:
 
 def _work(output: Path) -> Path:
     return output.with_name(output.name + ".training")
-
-
-def _identity(model: ScLDM) -> dict[str, Any]:
-    return {"config": model.config.to_dict(), "schema": model.schema.to_dict()}
-
-
-def _resumes(work: Path, model: ScLDM, overwrite: bool) -> bool:
-    """Tell whether there is an unfinished run to continue; raise ``UserError`` if something else is in the way."""
-    marker = work / "run.json"
-    if not marker.is_file():
-        if work.exists() and (work.is_file() or any(work.iterdir())):
-            raise UserError(f"'{work}' exists and is not an unfinished run of scldm; name another output.")
-        return False
-    try:
-        differing = _differences(json.loads(marker.read_text()), _identity(model))
-    except ValueError:
-        raise UserError(f"'{marker}' is damaged; delete '{work}' to start anew.") from None
-    if differing and not overwrite:
-        raise UserError(
-            f"an unfinished run in '{work}' has another {differing[0]}; repeat its configuration to continue it, or "
-            "pass --overwrite to start anew."
-        )
-    return not differing
-
-
-def _prepare(work: Path, model: ScLDM, overwrite: bool, accelerator: Accelerator) -> bool:
-    """Make the working directory unless an unfinished run is to be continued; tell whether there is one."""
-    resuming = _resumes(work, model, overwrite)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process and not resuming:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        partial = work / "run.partial"
-        partial.write_text(json.dumps(_identity(model)))
-        partial.replace(work / "run.json")
-    accelerator.wait_for_everyone()
-    return resuming
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Paths at which two JSON values differ."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*new, *(k for k in old if k not in new)]
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
-    return [] if old == new else [path.removeprefix("config.")]

@@ -1,0 +1,45 @@
+"""Run `scldm demo` with several seeds and average its figures: the embedded data set is too small for one.
+
+python benchmarks/demo_quality.py [--seeds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scldm.commands.demo import demo
+from scldm.evaluation import EvaluationReport
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    reports, seconds = [], []
+    for seed in range(arguments.seeds):
+        with tempfile.TemporaryDirectory() as scratch:
+            started = time.perf_counter()
+            demo(Path(scratch) / "demo", seed=seed)
+            seconds.append(time.perf_counter() - started)
+            reports.append(EvaluationReport.load(Path(scratch) / "demo" / "metrics.json"))
+    systems = list(reports[0].systems)
+    print(f"\nmean (standard deviation) over {len(reports)} seeds; seconds per demo: {np.round(seconds)}")
+    print("figure".ljust(30) + "".join(system.rjust(20) for system in systems))
+    for figure in reports[0].figures:
+        cells = []
+        for system in systems:
+            values = np.array([report.value(figure.name, system) for report in reports], dtype=float)
+            cells.append(f"{values.mean():.4f} ({values.std():.4f})".rjust(20))
+        print(figure.name.ljust(30) + "".join(cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()
