@@ -1,6 +1,6 @@
 """Train on a 70/30 split of a data set, generate, and judge: generated cells, and the autoencoder by itself.
 
-    SCLDM_DATA=... python benchmarks/fidelity.py pbmc_facs_zheng [--conditions cell_type] [--seed 0] [--vae.kl-weight 0.03]
+    SCLDM_DATA=... python benchmarks/fidelity.py pbmc_facs_zheng [--conditions cell_type] [--seed 0]
 
 Prints one table: ceiling, generated, autoencoder alone (training cells encoded, decoded, counts redrawn), baseline,
 memoriser; and the training time. Fields of the configuration are set as with `scldm train`.

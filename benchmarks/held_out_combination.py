@@ -3,8 +3,8 @@
     SCLDM_DATA=... python benchmarks/held_out_combination.py kang_ifnb_scgen cell_type=B condition=stim
 
 The classifiers (standardised logistic regression on 50 principal components of log1p CP10K) are trained on 70 % of all
-real cells, the held-out combination included; their accuracy on the other 30 % of the real cells of that combination stands
-beside the figures of the generated cells.
+real cells, the held-out combination included; their accuracy on the other 30 % of the real cells of that combination
+stands beside the figures of the generated cells.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Autoencoder layouts side by side: likelihood of held-out cells at convergence, and cost of a training step.
 
-    SCLDM_DATA=... python benchmarks/layouts.py pbmc_facs_zheng [--genes 2000] [--cells 128000] [--variants wide published]
+    SCLDM_DATA=... python benchmarks/layouts.py pbmc_facs_zheng [--genes 2000] [--cells 128000] [--variants wide ...]
 
-One split, one optimiser, one stopping rule (best validation weights) for all. Variants: `wide` (the default layout), `sum`
-(wide, pooling by a plain weighted sum), `mean` (wide, attention pooling that forgets the magnitudes), `published`, and `mlp`
-(two layers of 128 units each way, as scVI has them).
+One split, one optimiser, one stopping rule (best validation weights) for all. Variants: `wide` (the default layout),
+`sum` (wide, pooling by a plain weighted sum), `mean` (wide, attention pooling that forgets the magnitudes), `published`,
+and `mlp` (two layers of 128 units each way, as scVI has them).
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def main() -> None:
             ]
         n_parameters = sum(p.numel() for p in objective.parameters())
         print(
-            f"{variant:10s} test NLL {held_out_nll(objective, parts[2]):.1f}  best at {result.best_cells} of {result.cells} cells  "
-            f"{1000 / np.median(speeds):.2f} ms/cell  {seconds:.0f} s  {n_parameters:,} parameters",
+            f"{variant:10s} test NLL {held_out_nll(objective, parts[2]):.1f}  best at {result.best_cells} of {result.cells} cells"
+            f"  {1000 / np.median(speeds):.2f} ms/cell  {seconds:.0f} s  {n_parameters:,} parameters",
             flush=True,
         )
 

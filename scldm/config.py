@@ -194,8 +194,8 @@ class TrainingConfig:
     validate_every: int = 6_400
     """Cells between two validations."""
     patience: float = 1.5
-    """The stage stops when validation has not improved for this multiple of the cells that led to its best value; 0 never
-    stops early."""
+    """The stage stops when validation has not improved for this multiple of the cells that led to its best value; 0
+    never stops early."""
     keep: Literal["best", "last"] = "best"
     """Averaged weights that are kept: those of the best validation, or the last ones."""
     checkpoint_every: int = 64_000
@@ -234,9 +234,9 @@ class TrackingConfig:
 
 
 def _vae_training() -> TrainingConfig:
-    # The likelihood of held-out cells is best while the decoder still shrinks rates towards their mean; cells generated from
-    # there are too much alike (measured: benchmarks/RESULTS.md). So the autoencoder trains on past that point, for as
-    # long as `patience` says, and keeps where it ends.
+    # The likelihood of held-out cells is best while the decoder still shrinks rates towards their mean; cells generated
+    # from there are too much alike (measured: benchmarks/RESULTS.md). So the autoencoder trains on past that point, for
+    # as long as `patience` says, and keeps where it ends.
     return TrainingConfig(keep="last")
 
 

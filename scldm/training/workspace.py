@@ -45,8 +45,8 @@ def continues(directory: Path, identity: Mapping[str, Any], overwrite: bool = Fa
         raise UserError(f"'{marker}' is damaged; delete '{directory}' to start anew.") from None
     if differing and not overwrite:
         raise UserError(
-            f"an unfinished run in '{directory}' has another {differing[0]}; repeat its configuration to continue it, or "
-            "pass --overwrite to start anew."
+            f"an unfinished run in '{directory}' has another {differing[0]}; repeat its configuration to continue it, "
+            "or pass --overwrite to start anew."
         )
     return not differing
 
