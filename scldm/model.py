@@ -409,9 +409,8 @@ class ScLDM:
         return model
 
     def hash(self) -> str:
-        """Fingerprint of the weights and the schema, 16 hexadecimal digits; it is written into generated files."""
-        stored = self._stored()
-        return model_hash(self.schema, stored.vae_weights, stored.prior_weights)
+        """Fingerprint of weights, architecture and schema, 16 hexadecimal digits; it is written into generated files."""
+        return model_hash(self._stored())
 
     def _stored(self) -> StoredModel:
         sampler = self._trained()

@@ -183,10 +183,13 @@ def _weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"'{path}' is damaged: {error}.") from error
 
 
-def model_hash(schema: DatasetSchema, vae_weights: Mapping[str, Tensor], prior_weights: Mapping[str, Tensor]) -> str:
+def model_hash(model: StoredModel) -> str:
     """Fingerprint of everything that decides which cells a model generates, 16 hexadecimal digits."""
-    digest = hashlib.blake2b(json.dumps(schema.to_dict(), sort_keys=True).encode(), digest_size=8)
-    for weights in (vae_weights, prior_weights):
+    config = model.config.to_dict()
+    # Two networks with the same weights can be different functions: the number of heads has no weight.
+    known = [model.schema.to_dict(), config["vae"], config["prior"]]
+    digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=8)
+    for weights in (model.vae_weights, model.prior_weights):
         for name in sorted(weights):
             digest.update(name.encode())
             digest.update(weights[name].detach().to("cpu", torch.float32).numpy().tobytes())

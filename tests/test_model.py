@@ -226,3 +226,22 @@ def test_public_names():
     assert set(scldm.__all__) >= {"ScLDM", "RunConfig", "load_config", "Guidance", "UserError", "__version__"}
     for name in scldm.__all__:
         assert getattr(scldm, name) is not None
+
+
+def test_directory_of_another_run_is_not_continued(tmp_path):
+    first = ScLDM(tiny.tiny_adata(), "cell_type", config=tiny.tiny_config(vae=tiny.tiny_vae()))
+    first.train(tmp_path / "run")
+    other = ScLDM(tiny.tiny_adata(seed=1), "cell_type", config=tiny.tiny_config(vae=tiny.tiny_vae()))
+    with pytest.raises(UserError, match="has another schema"):
+        other.train(tmp_path / "run")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("keep me")
+    with pytest.raises(UserError, match="not an unfinished run"):
+        first.train(tmp_path / "mine")
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
+
+
+def test_processes_have_to_share_a_directory(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"call train\(directory\)"):
+        ScLDM(tiny.tiny_adata(), config=tiny.tiny_config(vae=tiny.tiny_vae())).train()
