@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # A warning is a message to the user here, not a line of our source, and one to developers is none.
         warnings.simplefilter("default", UserWarning)
         warnings.simplefilter("ignore", FutureWarning)
-        warnings.showwarning = lambda message, *_: print(f"scldm: warning: {_sentence(message)}", file=sys.stderr)
+        warnings.showwarning = lambda message, *_: _warn(message)
         try:
             _parse(arguments).run()
         except UserError as error:
@@ -235,6 +235,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not isinstance(error, MemoryError) and not _is_out_of_memory(str(error)):
                 raise
             _fail("there is not enough memory for this; ask for fewer cells or genes, or a smaller batch size")
+
+
+def _warn(message: object) -> None:
+    # Processes that work together would all say the same.
+    if os.environ.get("RANK", "0") == "0":
+        print(f"scldm: warning: {_sentence(message)}", file=sys.stderr)
 
 
 def _fail(message: object) -> None:

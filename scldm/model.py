@@ -409,7 +409,7 @@ class ScLDM:
         return model
 
     def hash(self) -> str:
-        """Fingerprint of weights, architecture and schema, 16 hexadecimal digits; it is written into generated files."""
+        """Fingerprint of weights, architecture and schema, 16 hexadecimal digits, written into generated files."""
         return model_hash(self._stored())
 
     def _stored(self) -> StoredModel:

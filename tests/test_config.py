@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import yaml
@@ -18,6 +19,8 @@ from scldm.config import (
     save_config,
 )
 from scldm.errors import UserError
+from scldm.prior.interpolant import TIME_SAMPLERS
+from scldm.vae.likelihood import LIKELIHOODS
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
@@ -179,3 +182,8 @@ def test_yaml_cannot_run_code(tmp_path):
 def test_shipped_configurations_are_valid_and_name_their_data(path):
     assert load_config(path).data.path is not None
     assert set(yaml.safe_load(path.read_text())) <= {field.name for field in dataclasses.fields(RunConfig)}
+
+
+def test_choices_are_what_is_registered():
+    allowed = get_type_hints(VAEConfig)["likelihood"], get_type_hints(PriorConfig)["time_distribution"]
+    assert [set(get_args(kind)) for kind in allowed] == [set(LIKELIHOODS), set(TIME_SAMPLERS)]

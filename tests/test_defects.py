@@ -188,7 +188,7 @@ def test_evaluation_is_random(trained):
     assert (generate(trained, conditions=BOTH).X != first.X).nnz == 0
 
 
-@pytest.mark.filterwarnings("ignore:never observed")
+@pytest.mark.filterwarnings("ignore:never observed", "ignore:outside the range")
 @pytest.mark.parametrize("conditions", [{}, {"cell_type": "monocyte", "batch": "two"}, {"age": 1e3}])
 def test_cells_of_one_umi(trained, conditions):
     """Without conditions, or with one that no training cell had, depth is still that of a cell."""

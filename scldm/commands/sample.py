@@ -90,14 +90,15 @@ def sample(
     if layer is not None and depth != "like":
         raise UserError("--layer says where --like has its counts, which are read with --depth like only.")
     scales = parse_guidance(guidance, guidance_mode)
+    chosen_device = choose_device(device)
     accelerator = None
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         accelerator = make_accelerator("float32", cpu=device == "cpu")
-    model = ScLDM.load(model_dir, choose_device(device) if accelerator is None else accelerator.device)
+    model = ScLDM.load(model_dir, chosen_device if accelerator is None else accelerator.device)
     columns: dict[str, Any] = parse_conditions(conditions)
     rows = None
     if like is not None:
-        rows, columns = _like(model, like, columns, n_cells, seed)
+        rows, columns = _like(model, like, columns, n_cells, seed, depth == "like")
         n_cells = len(rows)
     elif depth == "like":
         raise UserError("--depth like takes each cell's depth from a file; name it with --like REAL.h5ad.")
@@ -126,6 +127,9 @@ def sample(
     if accelerator is None or accelerator.is_main_process:
         n_genes = model.schema.n_genes if request.genes is None else len(request.genes)
         print(f"wrote {output}: {request.n_cells:,} cells x {n_genes:,} genes")
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
 
 
 def parse_conditions(pairs: Sequence[str]) -> dict[str, str]:
@@ -168,7 +172,7 @@ def _number(text: str, what: str) -> float:
 
 
 def _like(
-    model: ScLDM, path: Path, columns: Mapping[str, Any], n_cells: int | None, seed: int
+    model: ScLDM, path: Path, columns: Mapping[str, Any], n_cells: int | None, seed: int, for_depth: bool
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Rows of a real file to be reproduced, and the attributes they have."""
     with open_h5ad(path) as file:
@@ -176,12 +180,12 @@ def _like(
     if not len(obs):
         raise UserError(f"'{path}' has no cells.")
     names = [name for name in model.schema.attribute_names if name in obs.columns and name not in columns]
-    if not names and not columns:
+    if not names and not columns and not for_depth:
         wanted = model.schema.attribute_names
-        hint = nearest_names(wanted[0], obs.columns) if wanted and len(obs.columns) else "the file has no obs columns"
-        raise UserError(
-            f"'{path}' has none of the model's attributes ({', '.join(wanted) or 'it has none'}) in obs; {hint}"
-        )
+        if not wanted:
+            raise UserError(f"the model has no attributes to take from '{path}'; add --depth like, or use --n-cells N.")
+        hint = nearest_names(wanted[0], obs.columns) if len(obs.columns) else "the file has no obs columns"
+        raise UserError(f"'{path}' has none of the model's attributes ({', '.join(wanted)}) in obs; {hint}")
     for name in names:
         n_missing = int(obs[name].isna().sum())
         if n_missing:

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float32, Int64
 
 from scldm.data.counts import LARGEST_EXACT_COUNT
-from scldm.data.schema import ContinuousAttribute, DatasetSchema
+from scldm.data.schema import ContinuousAttribute, DatasetSchema, as_names
 from scldm.errors import UserError, nearest_names
 from scldm.prior.guidance import Guidance
 from scldm.prior.solvers import get_solver
@@ -114,7 +114,8 @@ class GenerationRequest:
         Warns
         -----
         UserWarning
-            Once, when a combination of values is asked for that no training cell had.
+            Once each, when a combination of values is asked for that no training cell had, and when numbers or depths
+            lie outside the range of the training cells.
         """
         table = _conditions_table(schema, conditions, n_cells, depth)
         n_cells = len(table)
@@ -132,12 +133,14 @@ class GenerationRequest:
         parsed.check_names(schema.attribute_names)
         _check_guidance(parsed, given)
         categorical, continuous = schema.encode_attributes(table)
+        depths = _depths(depth, n_cells)
         _warn_unobserved(schema, categorical)
+        _warn_out_of_range(schema, continuous, depths)
         return cls(
             categorical=categorical,
             continuous=continuous,
             given=given,
-            depth=_depths(depth, n_cells),
+            depth=depths,
             genes=_gene_positions(schema, genes),
             guidance=parsed,
             solver=solver,
@@ -240,7 +243,7 @@ def _depths(depth: Any, n_cells: int) -> Float32[np.ndarray, " cells"] | None:
 def _gene_positions(schema: DatasetSchema, genes: Sequence[str] | None) -> Int64[np.ndarray, " genes"] | None:
     if genes is None:
         return None
-    names = list(genes)
+    names = list(as_names(genes))
     if not names:
         raise UserError("the list of genes is empty.")
     if len(set(names)) < len(names):
@@ -268,3 +271,29 @@ def _warn_unobserved(schema: DatasetSchema, categorical: Int64[np.ndarray, "cell
         UserWarning,
         stacklevel=4,
     )
+
+
+def _warn_out_of_range(
+    schema: DatasetSchema, continuous: Float32[np.ndarray, "cells n_continuous"], depth: np.ndarray | None
+) -> None:
+    asked = [
+        (f"'{measure.name}'", measure.decode(continuous[:, k]), measure.minimum, measure.maximum)
+        for k, measure in enumerate(schema.continuous)
+    ]
+    if depth is not None:
+        asked.append(("depth", depth, schema.depth.minimum, schema.depth.maximum))
+    found = []
+    for name, values, low, high in asked:
+        # Standardised values are float32: an end of the range comes back with a rounding error.
+        slack = 1e-5 * max(abs(low), abs(high))
+        outside = values[(values < low - slack) | (values > high + slack)]
+        if len(outside):
+            found.append(
+                f"{name} in {len(outside)} of {len(values)} cells, such as {outside[0]:g} ({low:g} to {high:g})"
+            )
+    if found:
+        warnings.warn(
+            f"outside the range of the training data: {'; '.join(found)}. The model extrapolates.",
+            UserWarning,
+            stacklevel=4,
+        )

@@ -26,7 +26,7 @@ class EncodedCells:
     ----------
     mean, log_variance
         Of the Gaussian posterior, flattened token by token; ``[cells, latents * channels]``. A deterministic encoder
-        has a log-variance of minus infinity.
+        has a log-variance so low that its noise vanishes in float32.
     depth
         Normal scores of the library sizes; ``[cells]``.
     categorical, continuous

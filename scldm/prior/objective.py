@@ -47,7 +47,7 @@ class PriorObjective(Objective):
     latent_std: Float[Tensor, " state"]
 
     def draw_noise(self, n_cells: int, generator: torch.Generator) -> Noise:
-        """See :meth:`scldm.training.loop.Objective.draw_noise`."""
+        """See :meth:`scldm.nn.objective.Objective.draw_noise`."""
         device, state_size = generator.device, self.network.state_size
         return {
             "posterior": torch.randn(n_cells, state_size - 1, generator=generator, device=device),

@@ -129,7 +129,7 @@ def dopri5(
         from torchdiffeq import odeint
     except ImportError as error:
         raise UserError(
-            "the solver 'dopri5' needs torchdiffeq: pip install torchdiffeq, or choose 'heun', 'midpoint' or 'euler'"
+            "the solver 'dopri5' needs torchdiffeq: pip install 'scldm[ode]', or choose 'heun', 'midpoint' or 'euler'"
         ) from error
 
     def step(x: Tensor, start: float, end: float) -> Tensor:

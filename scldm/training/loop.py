@@ -8,6 +8,7 @@ trained on, up to the rounding of sums.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -75,11 +77,28 @@ def make_accelerator(precision: str = "auto", *, cpu: bool = False) -> Accelerat
         ``float32``, ``bf16``, or ``auto``: bf16 where a GPU has it.
     cpu
         Leave a GPU alone.
+
+    Raises
+    ------
+    UserError
+        If several processes were started but accelerate does not join them.
     """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    # Without a GPU, accelerate joins the processes of torchrun only when told that they compute on the CPU; otherwise
+    # each of them would be a run of its own, writing to the same places.
+    cpu = cpu or (processes > 1 and not (torch.cuda.is_available() or torch.xpu.is_available()))
     bf16 = precision == "bf16" or (
         precision == "auto" and not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     )
-    return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    # accelerate holds one precision for the whole Python process; a second model may ask for another.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    if accelerator.num_processes != processes:
+        raise UserError(
+            f"{processes} processes were started, but each sees {accelerator.num_processes}; start them with "
+            "'accelerate launch -m scldm' on GPUs, or 'torchrun -m scldm' on CPUs"
+        )
+    return accelerator
 
 
 def learning_rate_factor(config: TrainingConfig, cells: int) -> float:

@@ -36,7 +36,8 @@ class MetricsLog:
             raise UserError(
                 "tracking.wandb is on but wandb is not installed; run 'pip install scldm[wandb]'."
             ) from None
-        # One wandb run per training run: resuming continues it under the same id.
+        # One wandb run per training run: resuming continues it under the same id. Its files go where wandb puts them
+        # (./wandb, or WANDB_DIR): the working directory is removed at the end, and an offline run is uploaded later.
         identifier = path.with_name("wandb_run_id.txt")
         known = identifier.read_text() if identifier.exists() else None
         self._wandb = wandb.init(
@@ -45,7 +46,6 @@ class MetricsLog:
             id=known,
             resume="allow",
             config=config.to_dict(),
-            dir=str(path.parent),
         )
         identifier.write_text(self._wandb.id)
 

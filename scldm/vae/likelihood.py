@@ -1,6 +1,7 @@
 """Count likelihoods: how a decoded rate turns into UMI counts, and how surprising observed counts are under it.
 
-A new likelihood is a subclass of :class:`Likelihood` entered in :data:`LIKELIHOODS`; nothing else has to change.
+A new likelihood is a subclass of :class:`Likelihood` entered in :data:`LIKELIHOODS`, whose key is then allowed in
+``VAEConfig.likelihood``; nothing else has to change.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class VAEObjective(Objective):
         self.dispersion_attribute = dispersion_attribute
 
     def draw_noise(self, n_cells: int, generator: torch.Generator) -> Noise:
-        """See :meth:`scldm.training.loop.Objective.draw_noise`."""
+        """See :meth:`scldm.nn.objective.Objective.draw_noise`."""
         config, device = self.network.config, generator.device
         noise = {
             "latents": torch.randn(

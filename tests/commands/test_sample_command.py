@@ -6,6 +6,7 @@ import pytest
 import scipy.sparse as sp
 import tiny
 
+from scldm.cli import main
 from scldm.commands.sample import parse_conditions, parse_guidance
 from scldm.prior.guidance import Guidance
 
@@ -108,6 +109,20 @@ def test_depth_is_a_number_or_that_of_like(sample, cells_file, tmp_path):
     found = np.asarray(cells.X.sum(axis=1)).ravel()
     assert np.corrcoef(np.log(wanted), np.log(found))[0, 1] > 0.9
     assert cells.uns["scldm"]["depth"] == "given"
+
+
+def test_model_without_attributes_takes_the_depths_of_a_file(run, cells_file, config_file, tmp_path, capsys):
+    unconditional = ("--data.conditions", "--data.continuous")
+    run("train", config_file, "--output", tmp_path / "model", "--device", "cpu", *unconditional)
+    ask = ("sample", tmp_path / "model", "--output", tmp_path / "out.h5ad", "--steps", 2, "--like", cells_file)
+    with pytest.raises(SystemExit):
+        main([str(word) for word in ask])
+    assert "The model has no attributes to take" in capsys.readouterr().err
+    run(*ask, "--depth", "like")
+    cells, real = ad.read_h5ad(tmp_path / "out.h5ad"), ad.read_h5ad(cells_file)
+    assert (cells.n_obs, cells.obs.shape[1]) == (real.n_obs, 0)
+    depths = [np.log(np.asarray(data.X.sum(axis=1)).ravel()) for data in (real, cells)]
+    assert np.corrcoef(depths)[0, 1] > 0.8
 
 
 def test_gene_list_chooses_and_orders_the_columns(sample, tmp_path):

@@ -48,23 +48,25 @@ def test_values_per_cell_may_come_in_any_sequence(schema, kind):
 
 
 def test_table_gives_one_cell_per_row_whatever_its_index(schema):
-    table = pd.DataFrame({"cell_type": ["B cell", "T cell"], "age": [30.0, 70.0]}, index=["x", "y"])
+    table = pd.DataFrame({"cell_type": ["B cell", "T cell"], "age": [30.0, 60.0]}, index=["x", "y"])
     request = build(schema, conditions=table)
     obs = request.requested_obs(schema)
     assert obs["cell_type"].tolist() == ["B cell", "T cell"]
-    assert obs["age"].tolist() == pytest.approx([30.0, 70.0], rel=1e-6)
+    assert obs["age"].tolist() == pytest.approx([30.0, 60.0], rel=1e-6)
     age = schema.continuous[0]
-    np.testing.assert_allclose(request.continuous[:, 0], (np.array([30, 70]) - age.mean) / age.std, rtol=1e-5)
+    np.testing.assert_allclose(request.continuous[:, 0], (np.array([30, 60]) - age.mean) / age.std, rtol=1e-5)
 
 
 def test_depth_may_be_one_number_or_one_per_cell(schema):
-    assert build(schema, 3, depth=500).depth.tolist() == [500.0] * 3
-    assert build(schema, depth=[1, 2.5, 3e4]).depth.tolist() == [1.0, 2.5, 3e4]
+    least, most = schema.depth.minimum, schema.depth.maximum
+    assert build(schema, 3, depth=most).depth.tolist() == [most] * 3
+    assert build(schema, depth=[least, least + 0.5, most]).depth.tolist() == [least, least + 0.5, most]
 
 
 def test_genes_are_found_by_name_in_the_order_asked_for(schema):
     names = [schema.genes[7], schema.genes[0]]
     assert build(schema, 1, genes=names).genes.tolist() == [7, 0]
+    assert build(schema, 1, genes=schema.genes[7]).genes.tolist() == [7]
 
 
 def test_chunks_cover_all_cells_once(schema):
@@ -98,6 +100,19 @@ def test_observed_combinations_do_not_warn(schema):
         build(schema, 5, conditions={"cell_type": "monocyte"})
         build(schema, 5, conditions={"batch": "two"})
         build(schema, 5, conditions={"cell_type": "monocyte", "batch": "one"})
+
+
+def test_numbers_and_depths_outside_the_training_range_are_one_warning(schema):
+    age, depth = schema.continuous[0], schema.depth
+    with pytest.warns(UserWarning, match="outside the range of the training data") as caught:
+        build(schema, conditions={"age": [age.mean, age.maximum + 1, 900.0]}, depth=[depth.median, 1e6, depth.median])
+    (message,) = [str(warning.message) for warning in caught]
+    assert "'age' in 2 of 3 cells" in message
+    assert "depth in 1 of 3 cells, such as 1e+06" in message
+    assert message.endswith("The model extrapolates.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(schema, conditions={"age": [age.minimum, age.maximum]}, depth=[depth.minimum, depth.maximum])
 
 
 @pytest.mark.parametrize(

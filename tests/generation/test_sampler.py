@@ -114,6 +114,7 @@ def test_progress_counts_every_cell(sampler, request_300):
     assert seen == [128, 128, 44]
 
 
+@pytest.mark.filterwarnings("ignore:outside the range")
 def test_given_depth_is_respected_within_its_noise(trained, sampler):
     depths = np.repeat([30.0, 300.0, 3000.0], 200)
     counts, _ = generate(sampler, GenerationRequest.build(trained.schema, depth=depths, **FAST))

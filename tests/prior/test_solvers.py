@@ -97,7 +97,7 @@ def test_unknown_solver_names_the_nearest():
 
 def test_adaptive_solver_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchdiffeq", None)
-    with pytest.raises(UserError, match="pip install torchdiffeq, or choose 'heun'"):
+    with pytest.raises(UserError, match=r"pip install 'scldm\[ode\]', or choose 'heun'"):
         dopri5(swinging, START, (0.0, 1.0))
 
 

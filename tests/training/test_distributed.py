@@ -12,6 +12,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import tiny
+import yaml
 from safetensors.torch import load_file
 
 from scldm.data.sampler import EpochOrder
@@ -79,15 +80,41 @@ def test_two_processes_generate_the_file_of_one(runs, tmp_path):
     assert alone.uns["scldm"] == together.uns["scldm"]
 
 
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory) -> Path:
+    """Configuration file of :func:`tiny.tiny_model`, without dropout, whose masks each process draws for itself."""
+    directory = tmp_path_factory.mktemp("config")
+    tiny.tiny_adata().write_h5ad(directory / "cells.h5ad")
+    run = tiny.tiny_model().config.to_dict()
+    run["data"]["path"] = str(directory / "cells.h5ad")
+    run["prior"]["dropout"] = 0.0
+    (directory / "tiny.yaml").write_text(yaml.safe_dump(run))
+    return directory / "tiny.yaml"
+
+
+def test_commands_join_the_processes_of_torchrun(config_file, tmp_path):
+    # Two processes that did not see each other would both write here, and both say so.
+    model, log = tmp_path / "model", tmp_path / "train.log"
+    words = ["train", str(config_file), "--output", str(model)]
+    assert tiny.in_processes(tiny.command, log, *words, n_processes=2) == [0, 0]
+    assert json.loads((model / "config.json").read_text())["training"]["processes"] == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "train.log"]
+    assert log.read_text().count("2 processes on cpu") == log.read_text().count("wrote") == 1
+
+    ask = ["--n-cells", "300", "--steps", "2", "--condition", "cell_type=monocyte", "batch=two"]
+    for n_processes in (1, 2):
+        log = tmp_path / f"{n_processes}.log"
+        words = ["sample", str(model), "--output", str(tmp_path / f"{n_processes}.h5ad"), *ask]
+        assert tiny.in_processes(tiny.command, log, *words, n_processes=n_processes) == [0] * n_processes
+        assert log.read_text().count("Never observed together") == log.read_text().count("wrote") == 1
+    assert (tmp_path / "1.h5ad").read_bytes() == (tmp_path / "2.h5ad").read_bytes()
+
+
 @pytest.mark.slow
-def test_torchrun_starts_such_processes(runs, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\nfrom pathlib import Path\nimport tiny\n\n"
-        'if __name__ == "__main__":\n    tiny.train_and_sample(Path(sys.argv[1]), 2)\n'
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(tiny.__file__).parent)}
-    subprocess.run([*command, str(tmp_path / "run")], check=True, env=environment, timeout=300)
-    for ours, theirs in zip(lines(tmp_path / "run"), lines(runs[2]), strict=True):
-        assert {**ours, "cells_per_second": 0} == {**theirs, "cells_per_second": 0}
+def test_torchrun_starts_such_processes(config_file, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "scldm", "train", str(config_file), "--output", str(tmp_path / "model")]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, check=True, env=environment, timeout=300, capture_output=True, text=True)
+    assert "2 processes on cpu" in done.stderr
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["training"]["processes"] == 2

@@ -292,6 +292,15 @@ def test_step_seeds_differ_by_seed_stage_and_step():
 def test_precision_is_float32_on_the_cpu_unless_asked_for():
     assert make_accelerator("auto", cpu=True).mixed_precision == "no"
     assert make_accelerator("float32", cpu=True).device.type == "cpu"
+    # One Python process may train several models, each in a precision of its own.
+    assert make_accelerator("bf16", cpu=True).mixed_precision == "bf16"
+    assert make_accelerator("float32", cpu=True).mixed_precision == "no"
+
+
+def test_processes_that_do_not_see_each_other_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes were started, but each sees 1"):
+        make_accelerator("float32", cpu=True)
 
 
 # Resuming ----------------------------------------------------------------------------------------------------------

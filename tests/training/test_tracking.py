@@ -91,7 +91,7 @@ def test_wandb_gets_config_and_metrics_and_is_continued_under_its_id(tmp_path, f
         log.close()
     first, second = fake_wandb.calls
     assert (first["project"], first["name"], first["config"]["seed"]) == ("cells", "first", 7)
-    assert first["dir"] == str(tmp_path)
+    assert "dir" not in first
     assert (first["id"], second["id"], second["resume"]) == (None, "run0", "allow")
     assert fake_wandb.runs[0].logged == [{"vae/cells": 40, "vae/validation_loss": 2.5}]
     assert fake_wandb.runs[0].finished
@@ -113,8 +113,10 @@ def test_wandb_works_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     plain = tiny.tiny_model().config
     config = RunConfig(**{**vars(plain), "tracking": TrackingConfig(wandb=True, name="offline")})
-    tiny.tiny_model(config).train(tmp_path)
+    tiny.tiny_model(config).train(tmp_path / "run")
+    # Not in the working directory, which scldm train removes: an offline run is uploaded afterwards.
     assert len(list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))) == 1
-    assert len(steps(tmp_path / "metrics.jsonl", "prior")) == 3
+    assert len(steps(tmp_path / "run" / "metrics.jsonl", "prior")) == 3
