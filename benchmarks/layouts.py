@@ -3,8 +3,8 @@
     SCLDM_DATA=... python benchmarks/layouts.py pbmc_facs_zheng [--genes 2000] [--cells 128000] [--variants wide ...]
 
 One split, one optimiser, one stopping rule (best validation weights) for all. Variants: `wide` (the default layout),
-`sum` (wide, pooling by a plain weighted sum), `mean` (wide, attention pooling that forgets the magnitudes), `published`,
-and `mlp` (two layers of 128 units each way, as scVI has them).
+`sum` (wide, pooling by a plain weighted sum), `mean` (wide, attention pooling that forgets the magnitudes),
+`published`, and `mlp` (two layers of 128 units each way, as scVI has them).
 """
 
 from __future__ import annotations
@@ -127,9 +127,8 @@ def main() -> None:
         RunConfig().vae_training,
         cells=arguments.cells, keep="best", patience=1.5, learning_rate=arguments.learning_rate,
     )  # fmt: skip
-    print(
-        f"{source.schema.n_genes} genes, {len(fit)} / {len(validation)} / {len(test)} cells, {arguments.threads} threads"
-    )
+    sizes = " / ".join(str(len(rows)) for rows in (fit, validation, test))
+    print(f"{source.schema.n_genes} genes, {sizes} cells, {arguments.threads} threads")
     for variant in arguments.variants:
         torch.manual_seed(0)
         objective = VAEObjective(build(variant, source.schema.n_genes, parts[0].source.gene_totals()))
@@ -146,7 +145,7 @@ def main() -> None:
             ]
         n_parameters = sum(p.numel() for p in objective.parameters())
         print(
-            f"{variant:10s} test NLL {held_out_nll(objective, parts[2]):.1f}  best at {result.best_cells} of {result.cells} cells"
+            f"{variant:10s} test NLL {held_out_nll(objective, parts[2]):.1f} best {result.best_cells} of {result.cells}"
             f"  {1000 / np.median(speeds):.2f} ms/cell  {seconds:.0f} s  {n_parameters:,} parameters",
             flush=True,
         )

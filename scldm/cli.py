@@ -46,16 +46,17 @@ class Train:
     """Train a model as a configuration says; run the same command again to continue a training that was stopped.
 
     Every field of the configuration can be set behind the file name, for instance `--data.path cells.h5ad
-    --vae.n-latents 16`. Several GPUs: `accelerate launch -m scldm train CONFIG.yaml`. Several CPU processes: `torchrun
-    --nproc_per_node 2 -m scldm train CONFIG.yaml`.
+    --vae.n-latents 16`; without a file, the defaults apply and `--data.path` is all that is needed.
+    Several GPUs: `accelerate launch -m scldm train CONFIG.yaml`. Several CPU processes: `torchrun --nproc_per_node 2 -m
+    scldm train CONFIG.yaml`.
     """
 
     config: Annotated[RunConfig, arg(name="")]
     """The configuration after all overrides."""
-    config_file: Annotated[Path, Suppress]
-    """Where it came from."""
+    config_file: Annotated[Path | None, Suppress]
+    """Where it came from, if from a file."""
     output: Path | None = None
-    """Model directory to make; by default checkpoints/NAME for NAME.yaml."""
+    """Model directory to make; by default checkpoints/NAME for NAME.yaml, or for the data NAME.h5ad without a file."""
     overwrite: bool = False
     """Replace an existing model directory."""
     dry_run: bool = False
@@ -67,7 +68,8 @@ class Train:
         """Run the command."""
         from scldm.commands.train import describe_run, train
 
-        output = self.output or Path("checkpoints") / self.config_file.stem
+        named_after = self.config_file or Path(str(self.config.data.path))
+        output = self.output or Path("checkpoints") / named_after.stem
         if self.dry_run:
             print(describe_run(self.config, output, overwrite=self.overwrite))
         else:
@@ -107,7 +109,7 @@ class Sample:
     """The same request with the same seed gives the same cells."""
     batch_size: int = 512
     """Cells generated at a time; it does not change the cells."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     overwrite: bool = False
     """Replace an existing file."""
@@ -134,7 +136,7 @@ class Encode:
     """The .h5ad to write: the obs of the data, and the latents."""
     layer: str | None = None
     """Layer that holds the counts; by default X."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     overwrite: bool = False
     """Replace an existing file."""
@@ -288,14 +290,22 @@ def _summary(kind: type[Any]) -> str:
 
 def _parse_train(arguments: list[str], prog: str) -> Train:
     """Read the file first, so that its values are the defaults of the options behind it."""
+    path: Path | None
     if arguments and not arguments[0].startswith("-"):
         path, arguments = Path(arguments[0]), arguments[1:]
+        if path.suffix == ".h5ad":
+            raise UserError(f"'{path}' is data, not a configuration; write scldm train --data.path {path}")
         config = load_config(path)
     elif "-h" in arguments or "--help" in arguments:
         path, config = Path("CONFIG.yaml"), RunConfig()
         prog += " CONFIG.yaml"
+    elif any(word.split("=")[0] == "--data.path" for word in arguments):
+        # Defaults for everything else; the run is called after its data.
+        path, config = None, RunConfig()
     else:
-        raise UserError("train needs a configuration file first: scldm train CONFIG.yaml [--output DIR] [...]")
+        raise UserError(
+            "train needs a configuration or data: scldm train CONFIG.yaml, or scldm train --data.path X.h5ad"
+        )
     command: Train = parse(Train, arguments, prog=prog, default=Train(config=config, config_file=path))
     return command
 

@@ -19,6 +19,6 @@ def choose_device(name: str) -> str | None:
     """
     if name == "auto":
         return None
-    if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not torch.backends.mps.is_available()):
+    if name == "cuda" and not torch.cuda.is_available():
         raise UserError(f"the device '{name}' is not available on this machine; use --device cpu.")
     return name

@@ -85,8 +85,9 @@ def make_accelerator(precision: str = "auto", *, cpu: bool = False) -> Accelerat
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     # Without a GPU, accelerate joins the processes of torchrun only when told that they compute on the CPU; otherwise
-    # each of them would be a run of its own, writing to the same places.
-    cpu = cpu or (processes > 1 and not (torch.cuda.is_available() or torch.xpu.is_available()))
+    # each of them would be a run of its own, writing to the same places. Apple's GPU counts as none: it lacks kernels
+    # that the embedding bags and the counts need.
+    cpu = cpu or not (torch.cuda.is_available() or torch.xpu.is_available())
     bf16 = precision == "bf16" or (
         precision == "auto" and not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     )

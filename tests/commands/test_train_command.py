@@ -108,3 +108,49 @@ def test_conditions_and_sections_may_come_from_options_alone(run, cells_file, tm
                  "--output", tmp_path / "m")  # fmt: skip
     assert "conditions: batch (2 values)" in out
     assert tiny.CONDITIONS == ("cell_type", "batch")
+
+
+def test_data_alone_is_enough(run, tmp_path, monkeypatch):
+    tiny.tiny_adata().write_h5ad(tmp_path / "lung.h5ad")
+    monkeypatch.chdir(tmp_path)
+    out, _ = run("train", "--data.path", "lung.h5ad", "--data.conditions", "cell_type", "batch", "--dry-run")
+    assert "# would write checkpoints/lung" in out
+    assert "conditions: cell_type (3 values), batch (2 values)" in out
+
+
+def test_options_that_the_readme_names(run, config_file, tmp_path):
+    options = ("--data.backed", "--vae-training.compile", "--prior-training.compile", "--tracking.wandb")
+    out, _ = run("train", config_file, *options, "--vae.n-latents", "16", "--vae.table-width", "64", "--dry-run")
+    (tmp_path / "resolved.yaml").write_text(out)
+    config = load_config(tmp_path / "resolved.yaml")
+    assert config.data.backed
+    assert config.tracking.wandb
+    assert config.vae_training.compile
+    assert config.prior_training.compile
+
+
+def test_bf16_trains_both_stages_and_saves_float32(run, config_file, tmp_path):
+    output = tmp_path / "model"
+    _, err = run("train", config_file, "--output", output, "--device", "cpu", "--precision", "bf16")
+    assert "precision bf16" in err
+    summary = json.loads((output / "config.json").read_text())["training"]
+    first, last = (json.loads((output / "metrics.jsonl").read_text().splitlines()[i])["train_loss"] for i in (0, 2))
+    assert last < first
+    assert summary["vae"]["best_loss"] > 0
+    for name in ("vae", "prior"):
+        assert {str(t.dtype) for t in load_file(output / f"{name}.safetensors").values()} == {"torch.float32"}
+
+
+@pytest.mark.slow
+def test_compiled_training_follows_the_plain_one(run, config_file, tmp_path):
+    """About two minutes of compilation; run with `pytest -m slow`."""
+    losses = []
+    for name, options in (("plain", ()), ("compiled", ("--vae-training.compile", "--prior-training.compile"))):
+        run("train", config_file, "--output", tmp_path / name, "--device", "cpu", *options)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["validation_loss"] for line in lines])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert (
+        load_file(tmp_path / "compiled" / "vae.safetensors").keys()
+        == load_file(tmp_path / "plain" / "vae.safetensors").keys()
+    )
