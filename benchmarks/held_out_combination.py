@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+import warnings
 from pathlib import Path
 
 import anndata as ad
@@ -66,7 +67,10 @@ def main() -> None:
 
     real = check[held_out[check]]
     print("real held-out cells called", {k: round(called(features[real], k), 3) for k in wanted}, f"(n = {len(real)})")
-    requests = {"joint 1": 1.0, "joint 1.5": 1.5, "joint 2": 2.0, "additive 1": dict.fromkeys(wanted, 1.0)}
+    requests: dict[str, float | dict[str, float]] = {"joint 1": 1.0, "joint 2": 2.0}
+    for scales in ((1.0, 1.0), (1.0, 2.0), (2.0, 2.0), (2.0, 4.0)):
+        requests[f"additive {scales}"] = dict(zip(wanted, scales, strict=True))
+    warnings.simplefilter("ignore", UserWarning)  # That the combination was never observed is the point.
     for name, guidance in requests.items():
         cells = model.sample(arguments.n_cells, conditions=wanted, guidance=guidance, seed=0)
         x = np.asarray(log1p_cp10k(read_counts(cells)).todense())
