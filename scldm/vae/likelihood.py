@@ -91,7 +91,7 @@ class NegativeBinomial(Likelihood):
         scaled: Tensor = self.scaled_log_theta
         if self.scaled_offset is not None and categories is not None:
             known = (categories >= 0).to(scaled.dtype)[:, None]
-            scaled = scaled + known * self.scaled_offset[categories.clamp_min(0)]
+            scaled = scaled + known * nn.functional.embedding(categories.clamp_min(0), self.scaled_offset)
         return (self.STEP_FACTOR * scaled).clamp(*self.LOG_THETA_RANGE).exp()
 
     def negative_log_likelihood(
@@ -106,7 +106,8 @@ class NegativeBinomial(Likelihood):
         every_gene = (theta * torch.log1p(expected / theta)).sum(dim=1)
 
         cell, gene, count = batch.cell_ids(), batch.gene_ids, batch.counts
-        theta = theta[gene] if theta.ndim == 1 else theta[cell, gene]
+        # Not theta[gene]: with several threads, the gradient of indexing with repeated indices adds up in random order.
+        theta = theta.index_select(0, gene) if theta.ndim == 1 else theta[cell, gene]
         log_expected = log_fractions[cell, gene] + batch.library_size.log()[cell]
         observed = (
             torch.lgamma(count + theta)

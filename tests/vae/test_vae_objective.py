@@ -119,3 +119,25 @@ def test_dispersion_follows_the_attribute_named():
         objective.network.likelihood.scaled_offset[1].fill_(-0.3)
     moved = objective(batch, noise)["nll"] != before
     assert torch.equal(moved, batch.categorical[:, 0] == 1)
+
+
+@pytest.mark.parametrize(("layout", "by_category"), [("wide", False), ("wide", True), ("published", False)])
+def test_gradients_do_not_depend_on_how_threads_interleave(layout, by_category):
+    """More entries than torch gives to one thread, and genes and categories that repeat among them."""
+    random = np.random.default_rng(0)
+    n_cells, n_genes = 64, 900
+    counts = sp.csr_matrix(random.poisson(2.0, (n_cells, n_genes)).astype(np.float32))
+    assert counts.nnz > 40_000
+    batch = CellBatch.from_csr(counts, random.integers(0, 2, (n_cells, 1)))
+    torch.manual_seed(0)
+    vae = VAE(tiny.tiny_vae(layout=layout), n_genes, 2 if by_category else 0)
+    objective = VAEObjective(vae, 0 if by_category else None)
+    noise = noise_of(objective, n_cells)
+    torch.set_num_threads(2)
+    gradients = []
+    for _ in range(6):
+        objective.zero_grad()
+        objective(batch, noise)["loss"].mean().backward()
+        gradients.append([p.grad.clone() for p in objective.parameters()])
+    for repeated in gradients[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(gradients[0], repeated, strict=True))
