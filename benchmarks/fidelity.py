@@ -1,9 +1,11 @@
-"""Train on a 70/30 split of a data set, generate, and judge: generated cells, and the autoencoder by itself.
+"""Every data set, every figure, every generator: the table of the README, by one command.
 
-    SCLDM_DATA=... python benchmarks/fidelity.py pbmc_facs_zheng [--conditions cell_type] [--seed 0]
+    SCLDM_DATA=... python benchmarks/fidelity.py [--datasets NAME ...] [--output DIR] [--threads 2]
 
-Prints one table: ceiling, generated, autoencoder alone (training cells encoded, decoded, counts redrawn), baseline,
-memoriser; and the training time. Fields of the configuration are set as with `scldm train`.
+Runs `scldm benchmark` (30 % of the cells held out, default settings, fixed seeds) on each data set and leaves
+``DIR/NAME/`` with its report, model and cells. A data set that is done is not run again, so a run that was stopped
+continues with the next one. Writes ``DIR/table.md`` (all figures with intervals) and ``DIR/targets.md`` (what has to
+be reached and whether it is). With scvi-tools installed (``pip install -e ".[scvi]"``) scVI is among the baselines.
 """
 
 from __future__ import annotations
@@ -11,101 +13,114 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-import anndata as ad
-import numpy as np
-import pandas as pd
-import scipy.sparse as sp
 import torch
-import tyro
+from targets import Target, check
 
-from scldm.config import RunConfig
-from scldm.data import read_counts, split_cells
-from scldm.evaluation import evaluate
-from scldm.evaluation.genes import gene_gene_agreement, gene_means
-from scldm.evaluation.space import log1p_cp10k
-from scldm.model import ScLDM
+from scldm.commands.benchmark import benchmark
+from scldm.commands.markdown import figure_table, markdown_table
+from scldm.config import load_config
+from scldm.evaluation import EvaluationReport
 
-
-def reconstruct(model: ScLDM, adata: ad.AnnData, conditions: list[str], seed: int = 0) -> ad.AnnData:
-    """Encode cells, sample their posterior, decode, and draw counts at their own depth."""
-    source, vae = model.open_aligned(adata), model._trained().vae
-    generator = torch.Generator().manual_seed(seed)
-    blocks = []
-    with torch.inference_mode():
-        for start in range(0, source.n_cells, 512):
-            batch = source.batch(np.arange(start, min(start + 512, source.n_cells)))
-            posterior = vae.encode(batch)
-            latents = posterior.sample(torch.randn(posterior.mean.shape, generator=generator))
-            k = model._dispersion_attribute
-            counts = vae.sample_counts(
-                latents, batch.library_size, generator, None if k is None else batch.categorical[:, k]
-            )
-            blocks.append(sp.csr_matrix(counts.numpy()))
-    var = pd.DataFrame(index=list(model.schema.genes))
-    return ad.AnnData(sp.vstack(blocks, format="csr"), obs=adata.obs[conditions].copy(), var=var)
+SYSTEMS = ("ceiling", "scldm", "autoencoder", "memoriser", "independent_nb", "pca_gaussian", "scvi")
 
 
-def gene_gene_200(generated: ad.AnnData, test: ad.AnnData, train: ad.AnnData) -> float:
-    """Gene-gene correlation agreement over 200 genes, all held-out cells against as many generated ones."""
-    genes = list(test.var_names)
-    spaces = {k: log1p_cp10k(read_counts(v[:, genes])) for k, v in {"g": generated, "h": test, "t": train}.items()}
-    return gene_gene_agreement(spaces["g"], spaces["h"], np.argsort(-gene_means(spaces["t"]))[:200])
+@dataclass(frozen=True)
+class Plan:
+    """How a data set is benchmarked."""
+
+    conditions: tuple[str, ...]
+    group_by: str | None = None
+
+
+DATASETS = {
+    "pbmc_facs_zheng": Plan(("cell_type",)),
+    "kang_ifnb_scgen": Plan(("cell_type", "condition")),
+    "onek1k_subset": Plan(("cell_type", "sex"), group_by="indiv"),
+    "worm_embryo_packer": Plan(("cell_type", "batch")),
+    "mouse_sie_scdesign2": Plan(("cell_type",)),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("dataset")
-    parser.add_argument("--conditions", nargs="*", default=["cell_type"])
-    parser.add_argument("--group-by", default=None)
-    parser.add_argument("--split-seed", type=int, default=0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="+", choices=DATASETS, default=list(DATASETS), metavar="NAME")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "out")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--guidance", type=float, default=1.0)
-    parser.add_argument("--work", default=None, help="keep the training there (and resume it)")
-    parser.add_argument("--json", default=None)
-    parser.add_argument("--plot", default=None)
-    arguments, overrides = parser.parse_known_args()
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scvi", choices=["auto", "yes", "no"], default="auto")
+    parser.add_argument("--config", type=Path, default=None, help="how to train; the defaults if left out")
+    arguments = parser.parse_args()
+    if "SCLDM_DATA" not in os.environ:
+        parser.error("set SCLDM_DATA to the directory with the data sets")
     torch.set_num_threads(arguments.threads)
-    config = tyro.cli(RunConfig, args=overrides, default=RunConfig())
 
-    if arguments.dataset == "demo":
-        from scldm.data import load_demo
+    for name in arguments.datasets:
+        directory = arguments.output / name
+        if (directory / "metrics.json").exists():
+            print(f"--- {name}: done already", file=sys.stderr)
+            continue
+        print(f"--- {name}", file=sys.stderr)
+        plan = DATASETS[name]
+        benchmark(
+            Path(os.environ["SCLDM_DATA"]) / f"{name}.h5ad",
+            directory,
+            conditions=plan.conditions,
+            group_by=plan.group_by,
+            config=None if arguments.config is None else load_config(arguments.config),
+            scvi=arguments.scvi,
+            seed=arguments.seed,
+        )
+    directories = {name: arguments.output / name for name in arguments.datasets}
+    table, targets = write_tables(directories, arguments.output)
+    print(table)
+    print(targets)
 
-        adata = load_demo()
-    else:
-        adata = ad.read_h5ad(Path(os.environ["SCLDM_DATA"]) / f"{arguments.dataset}.h5ad")
-    conditions = arguments.conditions
-    train_cells, test_cells = split_cells(
-        adata.n_obs,
-        fraction=0.3,
-        seed=arguments.split_seed,
-        stratify_by=adata.obs[conditions[0]].to_numpy(),
-        group_by=None if arguments.group_by is None else adata.obs[arguments.group_by],
-    )
-    train, test = adata[train_cells].copy(), adata[test_cells].copy()
-    started = time.perf_counter()
-    model = ScLDM(train, conditions=conditions, config=config)
-    summary = model.train(arguments.work)
-    trained = time.perf_counter()
-    test = test[:, model.schema.genes].copy()
-    rows = np.random.default_rng(config.seed).choice(train.n_obs, test.n_obs, replace=train.n_obs < test.n_obs)
-    generated = model.sample(conditions=train.obs[conditions].iloc[rows], guidance=arguments.guidance, seed=config.seed)
-    sampled = time.perf_counter()
-    print(f"training {trained - started:.0f} s, sampling {sampled - trained:.0f} s")
-    print("vae", summary.vae, "prior", summary.prior)
-    report = evaluate(test, generated, train=train, conditions=conditions)
-    redrawn = reconstruct(model, train[rows].copy(), conditions)
-    alone = evaluate(test, redrawn, train=train, conditions=conditions)
-    for name, cells in (("generated", generated), ("autoencoder", redrawn), ("training cells", train)):
-        print(f"gene-gene agreement, 200 genes, all held-out cells: {name} {gene_gene_200(cells, test, train):.3f}")
-    print("\n--- generated\n" + report.table() + "\n--- autoencoder alone\n" + alone.table())
-    if arguments.json:
-        content = {"generated": report.to_dict(), "autoencoder": alone.to_dict(), "seconds": trained - started}
-        Path(arguments.json).write_text(json.dumps(content))
-    if arguments.plot:
-        report.plot(arguments.plot)
+
+def write_tables(directories: dict[str, Path], output: Path) -> tuple[str, str]:
+    """Put the reports of several benchmarks together.
+
+    Parameters
+    ----------
+    directories
+        What `scldm benchmark` made, by the name of the data set.
+    output
+        Directory for ``table.md`` and ``targets.md``.
+
+    Returns
+    -------
+    The two tables.
+    """
+    reports = {name: EvaluationReport.load(directory / "metrics.json") for name, directory in directories.items()}
+    systems = [system for system in SYSTEMS if any(system in report.systems for report in reports.values())]
+    table = _sizes(directories) + "\n" + figure_table(reports, systems)
+    targets = _targets({name: check(report) for name, report in reports.items()})
+    (output / "table.md").write_text(table, encoding="utf-8")
+    (output / "targets.md").write_text(targets, encoding="utf-8")
+    return table, targets
+
+
+def _sizes(directories: dict[str, Path]) -> str:
+    """Lay out how large the data sets are and how long everything took."""
+    parts = ("training", "sampling", "scvi_training", "scvi_sampling", "judging")
+    rows = []
+    for name, directory in directories.items():
+        summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+        sizes = [f"{summary[key]:,}" for key in ("n_training_cells", "n_held_out_cells", "n_genes")]
+        seconds = [f"{summary['seconds'][part]:.0f}" if part in summary["seconds"] else "-" for part in parts]
+        rows.append([name, *sizes, *seconds, str(summary["threads"])])
+    header = ["data", "training cells", "held-out cells", "genes", *(f"{p.replace('_', ' ')} (s)" for p in parts)]
+    return markdown_table([*header, "threads"], rows)
+
+
+def _targets(checked: dict[str, list[Target]]) -> str:
+    words = {True: "yes", False: "no", None: "-"}
+    rows = [[name, t.name, t.value, words[t.met]] for name, targets in checked.items() for t in targets]
+    n_met, n_judged = (sum(row[3] in kinds for row in rows) for kinds in (("yes",), ("yes", "no")))
+    return markdown_table(["data", "target", "value", "met?"], rows) + f"\n{n_met} of {n_judged} targets are met.\n"
 
 
 if __name__ == "__main__":

@@ -157,13 +157,19 @@ class Evaluate:
     generated: Annotated[Positional[Path], arg(metavar="GENERATED")]
     """Generated .h5ad."""
     output: Path
-    """Directory for metrics.json and figure.png."""
+    """Directory for metrics.json, report.html and figure.png."""
     train: Path | None = None
     """The training cells: fits spaces and classifiers, and shows what a memoriser would score."""
     condition: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="COLUMN ...")] = ()
     """Obs columns with labels."""
     layer: str | None = None
     """Layer that holds the counts of the real cells; by default X."""
+    model: Path | None = None
+    """Model directory whose latent space is one more space to measure distances in."""
+    profile: Literal["standard", "published"] = "standard"
+    """published: only the figures of Palla et al. 2025, computed as there, to be set beside its tables."""
+    embedding: Literal["umap", "pca"] = "umap"
+    """Picture of the cells in report.html; pca takes no time."""
     seed: int = 0
     """Seed of the split and the subsampling."""
     max_cells: int = 5000
@@ -178,6 +184,58 @@ class Evaluate:
         options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         conditions = _flat("--condition", options.pop("condition"))
         evaluate(options.pop("real"), options.pop("generated"), options.pop("output"), conditions=conditions, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Hold cells out, train on the rest, and judge scldm beside every baseline, all in one run."""
+
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """The .h5ad with UMI counts."""
+    output: Path
+    """Directory for the model, the cells, the report and the tables."""
+    condition: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="COLUMN ...")] = ()
+    """Categorical obs columns to train on and to judge; the first stratifies the split. By default from --config."""
+    continuous: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="COLUMN ...")] = ()
+    """Continuous obs columns to train on."""
+    group_by: str | None = None
+    """Obs column (for instance donor) whose groups are never split between training, validation and held-out cells."""
+    layer: str | None = None
+    """Layer that holds the counts; by default X."""
+    fraction: float = 0.3
+    """Share of the cells to hold out."""
+    config: Path | None = None
+    """Configuration that says how to train; by default all defaults."""
+    scvi: Literal["auto", "yes", "no"] = "auto"
+    """Whether scVI is judged as well; auto: if scvi-tools is installed."""
+    seed: int | None = None
+    """Seed of the split, the training, the sampling and the judging; by default that of the configuration."""
+    max_cells: int = 5000
+    """Most cells per side of a comparison."""
+    embedding: Literal["umap", "pca"] = "umap"
+    """Picture of the cells in report.html; pca takes no time."""
+    device: Literal["auto", "cpu"] = "auto"
+    """cpu: leave a GPU alone."""
+    overwrite: bool = False
+    """Replace an earlier benchmark, or an unfinished one of another configuration."""
+
+    def run(self) -> None:
+        """Run the command."""
+        from scldm.commands.benchmark import FILES, benchmark
+
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        config, device = options.pop("config"), options.pop("device")
+        report = benchmark(
+            options.pop("data"),
+            options.pop("output"),
+            conditions=_flat("--condition", options.pop("condition")),
+            continuous=_flat("--continuous", options.pop("continuous")),
+            config=None if config is None else load_config(config),
+            cpu=device == "cpu",
+            **options,
+        )
+        print(report.table())
+        print(f"\nwrote {', '.join(str(self.output / name) for name in sorted(FILES))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +258,7 @@ COMMANDS: dict[str, type[Any]] = {
     "sample": Sample,
     "encode": Encode,
     "evaluate": Evaluate,
+    "benchmark": Benchmark,
     "info": Info,
 }
 

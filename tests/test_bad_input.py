@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
@@ -227,6 +228,37 @@ CASES: dict[str, tuple[str, ...]] = {
     "evaluate few_cells.h5ad cells.h5ad --output new": ("Only 4 cells", "at least 10"),
     "evaluate cells.h5ad cells.h5ad --max-cells 0 --output new": ("At most 0 cells", "at least 10"),
     "evaluate cells.h5ad cells.h5ad --seed -1 --output new": ("seed is -1",),
+    "evaluate cells.h5ad cells.h5ad --model missing --output new": ("no model directory 'missing'",),
+    "evaluate cells.h5ad cells.h5ad --model truncated_vae --output new": ("'truncated_vae/vae.safetensors'",),
+    "evaluate cells.h5ad cells.h5ad --profile paper --output new": ("--profile is 'paper'", "'published'"),
+    "evaluate cells.h5ad cells.h5ad --embedding tsne --output new": ("--embedding is 'tsne'", "'umap'"),
+    "evaluate cells.h5ad cells.h5ad --model model --profile published --output new": ("'published'", "nor n_splits"),
+    # ---- benchmark: whatever can be known before the training is
+    "benchmark --output new": ("scldm benchmark", "DATA"),
+    "benchmark cells.h5ad": ("scldm benchmark", "--output"),
+    "benchmark missing.h5ad --output new": ("no file 'missing.h5ad'",),
+    "benchmark text.h5ad --output new": ("'text.h5ad' is not an .h5ad file",),
+    "benchmark cells.h5ad --output benchmarked": ("'benchmarked' exists already", "--overwrite"),
+    "benchmark cells.h5ad --output other --overwrite": ("'other' exists and holds other things",),
+    "benchmark cells.h5ad --output text.h5ad/new": ("'text.h5ad/new' cannot be made", "is a file"),
+    "benchmark cells.h5ad --condition celltype --output new": ("no obs column 'celltype'", "did you mean 'cell_type'?"),
+    "benchmark cells.h5ad --condition cell_type --continuous years --output new": ("no obs column 'years'",),
+    "benchmark cells.h5ad --condition age --output new": ("'age' holds 120 different numbers",),
+    "benchmark cells.h5ad --condition --output new": ("--condition needs a value",),
+    "benchmark cells.h5ad --group-by donor --output new": ("no obs column 'donor'", "'cell_type', 'batch', 'age'"),
+    "benchmark one_donor.h5ad --group-by donor --output new": ("same label in group_by",),
+    "benchmark unlabelled.h5ad --condition cell_type --output new": ("'cell_type' is missing for", "unlabelled"),
+    "benchmark logged_layer.h5ad --output new": ("log-normalised", "layer 'counts'"),
+    "benchmark cells.h5ad --layer counts --output new": ("no layer 'counts'",),
+    "benchmark duplicated.h5ad --output new": ("In 'duplicated.h5ad'", "'GENE1'", "more than once"),
+    "benchmark few_cells.h5ad --output new": ("Only 4 of 12 cells are held out", "at least 20", "--fraction"),
+    "benchmark cells.h5ad --fraction 1 --output new": ("fraction of cells to hold out is 1.0", "between 0 and 1"),
+    "benchmark cells.h5ad --max-cells 3 --output new": ("At most 3 cells", "at least 10"),
+    "benchmark cells.h5ad --seed -1 --output new": ("seed is -1",),
+    "benchmark cells.h5ad --seed 4294967296 --output new": ("seed is 4294967296", "below 2^32"),
+    "benchmark cells.h5ad --config missing.yaml --output new": ("no configuration file at 'missing.yaml'",),
+    "benchmark cells.h5ad --config unknown_key.yaml --output new": ("In 'unknown_key.yaml'", "'vae.n_latent'"),
+    "benchmark cells.h5ad --scvi atuo --output new": ("--scvi is 'atuo'", "'auto'"),
 }  # fmt: skip
 
 
@@ -247,6 +279,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
         "cut.training/run.json": '{"config": {"se',
         "judged/metrics.json": "{}",
         "shown/cells.h5ad": "",
+        "benchmarked/table.md": "",
     }.items():
         (directory / path).parent.mkdir(exist_ok=True)
         (directory / path).write_text(content)
@@ -459,3 +492,14 @@ def test_no_command_shows_what_there_is_on_stderr(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "evaluate" in captured.err
+
+
+def test_scvi_that_is_not_installed_is_refused_before_the_training(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    before = content(place)
+    with pytest.raises(SystemExit) as stop:
+        main(["benchmark", "cells.h5ad", "--scvi", "yes", "--output", "new"])
+    assert stop.value.code == 2
+    check_sentence(capsys.readouterr().err, ("scvi-tools is not installed", 'pip install "scldm[scvi]"'))
+    assert content(place) == before

@@ -33,7 +33,7 @@ def options_of(kind, prefix="--"):
     for field in dataclasses.fields(kind):
         hint = typing.get_type_hints(kind)[field.name]
         name = field.name.replace("_", "-")
-        if field.name == "config":
+        if hint is RunConfig:
             yield from options_of(RunConfig)
         elif dataclasses.is_dataclass(hint):
             yield from options_of(hint, f"{prefix}{name}.")
@@ -50,7 +50,7 @@ def test_version(capsys):
 @pytest.mark.parametrize("words", [["--help"], ["-h"]])
 def test_help_lists_the_commands(words, capsys):
     lines = shown(words, capsys).splitlines()
-    for name in ("demo", "train", "sample", "encode", "evaluate", "info"):
+    for name in ("demo", "train", "sample", "encode", "evaluate", "benchmark", "info"):
         (line,) = [line for line in lines if line.startswith(f"  {name} ")]
         assert len(line.split()) > 3
 

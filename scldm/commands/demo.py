@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scldm.commands.evaluate import REPORT_FILES, write_report
 from scldm.commands.output import check_result_directory
 from scldm.config import DataConfig, RunConfig
 from scldm.data.demo import load_demo
@@ -23,7 +24,7 @@ __all__ = ["DEMO_CONFIG", "demo"]
 #: Every setting is the default: what the demo shows is what a user gets. configs/demo.yaml is this, written out.
 DEMO_CONFIG = RunConfig(data=DataConfig(path="demo", conditions=("cell_type", "phase")))
 
-CONTENT = {"model", "cells.h5ad", "held_out.h5ad", "train.h5ad", "metrics.json", "figure.png"}
+CONTENT = {"model", "cells.h5ad", "held_out.h5ad", "train.h5ad"} | REPORT_FILES
 
 
 def demo(output: Path, *, seed: int = 0, overwrite: bool = False) -> None:
@@ -33,7 +34,7 @@ def demo(output: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     ----------
     output
         Directory to make: ``model/``, ``cells.h5ad``, ``train.h5ad``, ``held_out.h5ad``, ``metrics.json``,
-        ``figure.png``.
+        ``report.html``, ``figure.png``.
     seed
         Of the split, the training and the sampling.
     overwrite
@@ -76,8 +77,7 @@ def demo(output: Path, *, seed: int = 0, overwrite: bool = False) -> None:
         generated.write_h5ad(partial / "cells.h5ad")
         train.write_h5ad(partial / "train.h5ad")
         held_out.write_h5ad(partial / "held_out.h5ad")
-        report.save(partial / "metrics.json")
-        report.plot(partial / "figure.png")
+        write_report(report, partial, embedding="pca")
     print(report.table())
     print(f"\nwrote {', '.join(str(output / name) for name in sorted(CONTENT))}")
     print(f"next: scldm sample {output / 'model'} --n-cells 500 --condition cell_type='CD19+ B' --output b_cells.h5ad")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import anndata as ad
 
 from scldm.commands.output import check_result_directory
 from scldm.data.h5ad import open_h5ad
 from scldm.errors import UserError
+from scldm.evaluation import EvaluationReport
 from scldm.evaluation import evaluate as judge
+from scldm.evaluation.html import write_html
+from scldm.evaluation.pictures.embedding import Embedding
+from scldm.model import ScLDM
 from scldm.training.checkpoint import atomic_directory
 
-__all__ = ["evaluate"]
+__all__ = ["REPORT_FILES", "evaluate", "read_h5ad", "write_report"]
 
-FILES = {"metrics.json", "figure.png"}
+REPORT_FILES = {"metrics.json", "report.html", "figure.png"}
 
 
 def evaluate(
@@ -27,11 +32,14 @@ def evaluate(
     train: Path | None = None,
     conditions: Sequence[str] = (),
     layer: str | None = None,
+    model: Path | None = None,
+    profile: Literal["standard", "published"] = "standard",
+    embedding: Embedding = "umap",
     seed: int = 0,
     max_cells: int = 5000,
     overwrite: bool = False,
 ) -> None:
-    """Print the table and write ``metrics.json`` and ``figure.png``.
+    """Print the table and write ``metrics.json``, ``report.html`` and ``figure.png``.
 
     Parameters
     ----------
@@ -39,7 +47,11 @@ def evaluate(
         ``.h5ad`` files; see :func:`scldm.evaluate`.
     output
         Directory to make.
-    conditions, layer, seed, max_cells
+    model
+        Model directory whose latent space is one more space to measure distances in.
+    embedding
+        Picture of the cells in the report; ``pca`` takes no time.
+    conditions, layer, profile, seed, max_cells
         See :func:`scldm.evaluate`.
     overwrite
         Replace earlier results.
@@ -49,22 +61,35 @@ def evaluate(
     UserError
         If a file cannot be judged, or ``output`` holds something else.
     """
-    check_result_directory(output, FILES, "an evaluation", overwrite)
-    cells = [None if path is None else _read(path) for path in (real, generated, train)]
-    assert cells[0] is not None
-    assert cells[1] is not None
+    check_result_directory(output, REPORT_FILES, "an evaluation", overwrite)
+    loaded = None if model is None else ScLDM.load(model)
     report = judge(
-        cells[0], cells[1], train=cells[2], conditions=conditions, layer=layer, seed=seed, max_cells=max_cells
+        read_h5ad(real),
+        read_h5ad(generated),
+        train=None if train is None else read_h5ad(train),
+        conditions=conditions,
+        layer=layer,
+        model=loaded,
+        profile=profile,
+        seed=seed,
+        max_cells=max_cells,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(output, overwrite=True) as partial:
-        report.save(partial / "metrics.json")
-        report.plot(partial / "figure.png")
+        write_report(report, partial, embedding)
     print(report.table())
-    print(f"\nwrote {output / 'metrics.json'} and {output / 'figure.png'}")
+    print(f"\nwrote {', '.join(str(output / name) for name in sorted(REPORT_FILES))}")
 
 
-def _read(path: Path) -> ad.AnnData:
+def write_report(report: EvaluationReport, directory: Path, embedding: Embedding) -> None:
+    """Write `REPORT_FILES` into an existing directory."""
+    report.save(directory / "metrics.json")
+    report.plot(directory / "figure.png")
+    write_html(report, directory / "report.html", embedding)
+
+
+def read_h5ad(path: Path) -> ad.AnnData:
+    """Read a whole file; raises ``UserError`` if that is not possible."""
     open_h5ad(path).close()
     with warnings.catch_warnings():
         # Repeated names: of cells they do not matter, of genes they become an error.

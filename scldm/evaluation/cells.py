@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from scldm.data.counts import find_counts, read_counts
 from scldm.errors import UserError, nearest_names
 from scldm.evaluation.genes import gene_means, zero_fractions
-from scldm.evaluation.space import log1p_cp10k
+from scldm.evaluation.normalisation import log1p_cp10k
 
 __all__ = ["Cells", "read_cells"]
 

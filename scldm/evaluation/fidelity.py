@@ -2,78 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 from anndata import AnnData
 
-from scldm.errors import UserError
+from scldm.errors import UserError, nearest_names
 from scldm.evaluation import figures  # noqa: F401  (registers the figures of merit)
-from scldm.evaluation.baselines import IndependentNegativeBinomial
-from scldm.evaluation.cells import Cells, read_cells
-from scldm.evaluation.genes import N_CORRELATED_GENES
-from scldm.evaluation.labels import LabelClassifier
-from scldm.evaluation.pictures import Portrait
-from scldm.evaluation.preparation import choose_genes, generator, repeated_cells, split, subsample
-from scldm.evaluation.registry import FIGURES, Comparison, Judge
-from scldm.evaluation.report import EvaluationReport, FigureValues
-from scldm.evaluation.space import FeatureSpace
+from scldm.evaluation.baselines import BASELINES
+from scldm.evaluation.distances import EXACT_TRANSPORT_CELLS
+from scldm.evaluation.exhibits import Exhibits
+from scldm.evaluation.findings import find
+from scldm.evaluation.judge import bring, fit_baselines, fit_judge, fit_spaces
+from scldm.evaluation.labels import label_fidelity
+from scldm.evaluation.material import MIN_CELLS, Material, gather
+from scldm.evaluation.published import NOTE, score_published
+from scldm.evaluation.registry import FIGURES
+from scldm.evaluation.report import EvaluationReport
+from scldm.evaluation.resampling import N_RESAMPLES
+from scldm.evaluation.scoring import score, split_sides
 
-__all__ = ["evaluate"]
+__all__ = ["RESERVED_NAMES", "Profile", "evaluate"]
 
-SYSTEMS = {
+Profile = Literal["standard", "published"]
+
+MEANINGS = {
     "ceiling": "held-out real cells, the half that is not the reference: the best that a generator can do",
-    "generated": "the generated cells",
-    "independent_nb": "baseline: an independent negative binomial per gene and joint label, fitted on training cells",
     "memoriser": "training cells: what a generator that copies them would score",
+    **{name: f"baseline: {baseline.description}" for name, baseline in BASELINES.items()},
 }
-MIN_CELLS = 10
-MAX_FITTING_CELLS = 20_000
+#: What a judged generator cannot be called.
+RESERVED_NAMES = (*MEANINGS, "reference", "real")
+MIN_RESAMPLES = 20
+MAX_BASELINE_CELLS = 5000
+# Averaging over splits takes out the luck of one division, which matters where cells are few, and is cheap there.
+MAX_SPLITS = 5
+MAX_CELLS_OF_ALL_SPLITS = 10_000
 
 
 def evaluate(
     real: AnnData,
-    generated: AnnData,
+    generated: AnnData | Mapping[str, AnnData],
     *,
     train: AnnData | None = None,
     conditions: Sequence[str] = (),
     layer: str | None = None,
+    model: Any = None,
+    profile: str = "standard",
     seed: int = 0,
     max_cells: int = 5000,
+    n_splits: int | None = None,
+    n_resamples: int = N_RESAMPLES,
 ) -> EvaluationReport:
     """Compare generated cells, from any generator, with held-out real cells, beside a ceiling and baselines.
 
-    The real cells are split into two halves, A and B. **B is the reference** of every comparison. Four systems are
+    The real cells are split into two halves, A and B. **B is the reference** of every comparison. Several systems are
     compared with it, all with as many cells as the reference, since most distances depend on the number of cells:
 
     - ``ceiling``: half A; no generator can be better than real cells, except by luck;
-    - ``generated``: a random subsample of the generated cells;
-    - ``independent_nb``: an independent negative binomial per gene and joint label, with labels and depths of
-      training cells;
+    - ``generated``, or the names that are given: a random subsample of the generated cells;
+    - ``independent_nb``, ``pca_gaussian``: baselines fitted on training cells, with their labels and depths;
     - ``memoriser``: a random subsample of the training cells (only with `train`).
 
-    The feature space (PCA-30 of log1p CP10K), the genes (seen in 3 training cells), the label classifiers and the
-    baseline are fitted on the training cells. Without `train` the real cells are split into *three* parts and these are
-    fitted on the third: cells look unlike those that a space was fitted on, so a half that was used for fitting would
-    not be a ceiling.
+    Subsamples keep each system's own shares of the labels of the first condition. Values are averaged over several
+    random splits. Intervals come from a bootstrap over cells: the same resamples for all figures. Figures that do not
+    depend on the number of cells take all held-out cells and all cells of a system instead.
+
+    The feature spaces, the genes (seen in 3 training cells), the label classifiers and the baselines are fitted on the
+    training cells. Without `train` the real cells are split into *three* parts and these are fitted on the third: cells
+    look unlike those that a space was fitted on, so a half that was used for fitting would not be a ceiling.
 
     Parameters
     ----------
     real
         Held-out real cells with raw counts, which the generator has not seen.
     generated
-        Generated cells with raw counts. Genes are aligned by name; their order does not matter.
+        Generated cells with raw counts, or those of several generators by name; the first is the one that matters.
+        Genes are aligned by name; their order does not matter.
     train
         The cells that the generator was trained on.
     conditions
-        Columns of ``obs`` with labels. The first also stratifies the split.
+        Columns of ``obs`` with labels. The first also stratifies the splits.
     layer
         Layer with the counts of `real` and `train`; None is ``X``. `generated` is read from it too if it has it, else
         from ``X``.
+    model
+        Adds the latent space of a model: anything with ``get_latent_representation(adata)``, such as `scldm.ScLDM`.
+    profile
+        ``published`` computes only the figures of published tables, by their recipe: no halves, no ceiling.
     seed
-        Of the split, the subsamples and the baseline.
+        Of the splits, the subsamples, the baselines and the bootstrap.
     max_cells
-        Compare at most this many cells; exact optimal transport takes about ten seconds per system at 5,000.
+        Compare at most this many cells; exact optimal transport takes about ten seconds per system and split at 5,000.
+    n_splits
+        How many splits; None takes up to 5, while splits x cells stay within 10,000.
+    n_resamples
+        Of the bootstrap.
 
     Returns
     -------
@@ -82,116 +107,142 @@ def evaluate(
     Raises
     ------
     UserError
-        If counts are not raw counts, an obs column is missing, the files share too few genes, or there are too few
-        cells.
+        If counts are not raw counts, an obs column is missing, the files share too few genes, there are too few
+        cells, a generator has a reserved name, or a number is out of range.
     """
+    _check(seed, max_cells, n_splits, n_resamples, profile)
+    named = _named(generated)
+    conditions = tuple(dict.fromkeys(conditions))
+    halves = profile == "standard"
+    material = gather(
+        real, named, train, conditions=conditions, layer=layer, halves=halves, seed=seed, max_cells=max_cells
+    )
+    result = _standard if halves else _published
+    return result(material, conditions, model, seed, n_splits, n_resamples)
+
+
+def _standard(
+    material: Material, conditions: tuple[str, ...], model: Any, seed: int, n_splits: int | None, n_resamples: int
+) -> EvaluationReport:
+    """Compare every system with halves of the held-out cells."""
+    n_cells = material.n_cells
+    if n_splits is None:
+        n_splits = _default_splits(n_cells)
+    spaces = fit_spaces(material.fitting, model, seed)
+    n_baseline = max(n_cells, min(len(material.held_out), MAX_BASELINE_CELLS))
+    cells = {**material.generated, **fit_baselines(material.fitting, n_baseline, seed)}
+    if material.train is not None:
+        cells["memoriser"] = material.train
+    held_out = bring(material.held_out, spaces, "the held-out cells", seed, n_resamples)
+    systems = {"ceiling": held_out, **{k: bring(v, spaces, k, seed, n_resamples) for k, v in cells.items()}}
+    training = systems.get("memoriser")
+    if training is not None and material.fitting_rows is not None:
+        fitting = training.take(material.fitting_rows)
+    else:
+        fitting = bring(material.fitting, spaces, "the fitting cells", seed, n_resamples)
+    judge = fit_judge(spaces, fitting, training, conditions)
+
+    splits = split_sides(held_out, systems, n_cells, n_splits, seed)
+    rows = score(FIGURES.values(), judge, splits, held_out, systems, conditions)
+    generators = tuple(material.generated)
+    labels = label_fidelity(judge, held_out, {name: systems[name] for name in generators}, conditions)
+    meanings = _meanings(systems)
+    notes = material.notes
+    if n_cells > EXACT_TRANSPORT_CELLS:
+        notes.append(
+            f"wasserstein2 is of {EXACT_TRANSPORT_CELLS} of the {n_cells} cells on either side; sliced_wasserstein2 is "
+            "of all."
+        )
+    return EvaluationReport(
+        figures=rows,
+        systems=meanings,
+        generators=generators,
+        labels=labels,
+        findings=find(rows, labels, generators, meanings),
+        n_cells=n_cells,
+        n_splits=n_splits,
+        n_resamples=n_resamples,
+        spaces={name: space.description for name, space in spaces.items()},
+        genes=material.genes,
+        conditions=conditions,
+        seed=seed,
+        profile="standard",
+        notes=tuple(notes),
+        exhibits=Exhibits({"reference": splits[0].reference, **splits[0].systems}, judge, _first(conditions)),
+    )
+
+
+def _published(
+    material: Material, conditions: tuple[str, ...], model: Any, seed: int, n_splits: int | None, n_resamples: int
+) -> EvaluationReport:
+    """Compare every system with all real cells, by the recipe of published tables."""
+    if model is not None or n_splits not in (None, 1):
+        raise UserError("The profile 'published' has one space and one split: it takes neither a model nor n_splits")
+    cells = dict(material.generated)
+    if material.train is not None:
+        cells |= fit_baselines(material.train, material.n_cells, seed)
+        cells["memoriser"] = material.train
+    rows, judge, one = score_published(material.held_out, cells, material.n_cells, seed, n_resamples, conditions)
+    return EvaluationReport(
+        figures=rows,
+        systems=_meanings(cells),
+        generators=tuple(material.generated),
+        labels=(),
+        findings=(),
+        n_cells=material.n_cells,
+        n_splits=1,
+        n_resamples=n_resamples,
+        spaces={name: space.description for name, space in judge.spaces.items()},
+        genes=material.genes,
+        conditions=conditions,
+        seed=seed,
+        profile="published",
+        notes=(NOTE, *material.notes),
+        exhibits=Exhibits({"reference": one.reference, **one.systems}, judge, _first(conditions)),
+    )
+
+
+def _default_splits(n_cells: int) -> int:
+    """Choose how many splits to average over."""
+    return int(np.clip(MAX_CELLS_OF_ALL_SPLITS // n_cells, 1, MAX_SPLITS))
+
+
+def _meanings(systems: Iterable[str]) -> dict[str, str]:
+    """Say what every system is."""
+    own = {"generated": "the generated cells"}
+    return {name: MEANINGS.get(name) or own.get(name) or f"the cells of the generator '{name}'" for name in systems}
+
+
+def _first(conditions: Sequence[str]) -> str | None:
+    """Give the condition that cells are grouped by."""
+    return conditions[0] if conditions else None
+
+
+def _named(generated: AnnData | Mapping[str, AnnData]) -> dict[str, AnnData]:
+    """Give every generator's cells a name, and refuse names that stand for something else."""
+    if not isinstance(generated, Mapping):
+        return {"generated": generated}
+    if not generated:
+        raise UserError("There are no generated cells: at least one generator is needed")
+    for name in generated:
+        if not isinstance(name, str) or not name.strip() or "[" in name:
+            raise UserError(f"A generator cannot be called {name!r}; a name is text without '['")
+        if name in RESERVED_NAMES:
+            raise UserError(f"A generator cannot be called '{name}', which stands for something else in the report")
+    return dict(generated)
+
+
+def _check(seed: int, max_cells: int, n_splits: int | None, n_resamples: int, profile: str) -> None:
+    """Refuse numbers that are out of range."""
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must not be negative")
     if seed >= 2**32:
         raise UserError(f"The seed is {seed}; it must be below 2^32")
     if max_cells < MIN_CELLS:
         raise UserError(f"At most {max_cells} cells are to be compared; at least {MIN_CELLS} are needed")
-    conditions = tuple(dict.fromkeys(conditions))
-    real_cells = read_cells(real, "the real cells", layer, conditions, optional=False)
-    generated_cells = read_cells(generated, "the generated cells", layer, conditions, optional=True)
-    train_cells = None if train is None else read_cells(train, "the training cells", layer, conditions, optional=False)
-
-    parts = split(real_cells.labels, 3 if train_cells is None else 2, generator(seed, "split"))
-    fitting = real_cells.take(parts[2]) if train_cells is None else train_cells
-    fitting = subsample(fitting, MAX_FITTING_CELLS, generator(seed, "fitting"))
-    genes, overlap = choose_genes(real_cells, generated_cells, train_cells, fitting)
-    fitting = fitting.with_genes(genes)
-    judge = _fit_judge(fitting, conditions, seed)
-
-    sources = {"ceiling": real_cells.take(parts[0]), "generated": generated_cells}
-    if train_cells is not None:
-        sources["memoriser"] = train_cells
-    reference = real_cells.take(parts[1])
-    n_cells = min(max_cells, len(reference), len(fitting), *map(len, sources.values()))
-    if n_cells < MIN_CELLS:
-        raise UserError(f"Only {n_cells} cells could be compared with as many others; at least {MIN_CELLS} are needed")
-    systems = {k: subsample(cells, n_cells, generator(seed, k)).with_genes(genes) for k, cells in sources.items()}
-    systems["reference"] = subsample(reference, n_cells, generator(seed, "reference")).with_genes(genes)
-    systems["independent_nb"] = _baseline(fitting, n_cells, generator(seed, "independent_nb"))
-    portraits = {k: Portrait(cells, judge.space.transform(cells.log1p_cp10k)) for k, cells in systems.items()}
-
-    notes = _notes(real_cells, generated_cells, train_cells, fitting, judge)
-    if train is not None and train_cells is not None:
-        aligned = real_cells.with_genes(genes), train_cells.with_genes(genes)
-        if n_repeated := repeated_cells(real.obs_names, aligned[0], train.obs_names, aligned[1]):
-            notes.append(f"WARNING: {n_repeated} of the {real.n_obs} held-out real cells are training cells as well.")
-    return EvaluationReport(
-        figures=_compute(judge, portraits, conditions),
-        systems={name: meaning for name, meaning in SYSTEMS.items() if name in systems},
-        n_cells=n_cells,
-        n_features=len(judge.space.components),
-        genes=overlap,
-        conditions=conditions,
-        seed=seed,
-        notes=tuple(notes),
-        portraits=portraits,
-    )
-
-
-def _fit_judge(fitting: Cells, conditions: Sequence[str], seed: int) -> Judge:
-    """Fit what is the same for all systems: the feature space, the abundant genes and the classifiers."""
-    space = FeatureSpace.fit(fitting.log1p_cp10k, seed=seed)
-    features = space.transform(fitting.log1p_cp10k)
-    classifiers = {c: LabelClassifier.fit(features, fitting.labels[c].to_numpy(dtype=object)) for c in conditions}
-    by_abundance = np.argsort(-fitting.gene_means, kind="stable")
-    return Judge(
-        space=space,
-        correlated_genes=by_abundance[:N_CORRELATED_GENES],
-        classifiers={c: classifier for c, classifier in classifiers.items() if classifier is not None},
-    )
-
-
-def _baseline(fitting: Cells, n_cells: int, rng: np.random.Generator) -> Cells:
-    """Generate cells from independent negative binomials, one per combination of labels."""
-    joint_label: np.ndarray = np.zeros(len(fitting), dtype=np.int64)
-    if len(fitting.labels.columns):
-        grouped = fitting.labels.groupby(list(fitting.labels.columns), dropna=False)
-        joint_label = grouped.ngroup().to_numpy(dtype=np.int64)
-    counts, donors = IndependentNegativeBinomial.fit(fitting.counts, joint_label).sample(n_cells, rng)
-    return Cells(counts, fitting.genes, fitting.labels.iloc[donors].reset_index(drop=True))
-
-
-def _compute(judge: Judge, portraits: Mapping[str, Portrait], conditions: Sequence[str]) -> tuple[FigureValues, ...]:
-    """Compute every registered figure for every system."""
-    reference = portraits["reference"]
-    comparisons = {
-        name: Comparison(judge, reference.cells, portraits[name].cells, reference.features, portraits[name].features)
-        for name in SYSTEMS
-        if name in portraits
-    }
-    rows = []
-    for figure in FIGURES.values():
-        for arguments in [(condition,) for condition in conditions] if figure.per_condition else [()]:
-            name = f"{figure.name}[{arguments[0]}]" if arguments else figure.name
-            values = {system: figure.compute(comparison, *arguments) for system, comparison in comparisons.items()}
-            rows.append(FigureValues(name, figure.direction, figure.description, values))
-    return tuple(rows)
-
-
-def _notes(real: Cells, generated: Cells, train: Cells | None, fitting: Cells, judge: Judge) -> list[str]:
-    """Say what a reader must know about how the figures came about."""
-    notes = []
-    if train is None:
-        notes.append(
-            "No training cells were given: the space, the classifiers and the baseline are fitted on a third of the "
-            "real cells; the ceiling and the reference are the other two thirds."
-        )
-    elif len(fitting) < len(train):
-        notes.append(f"Space, classifiers and baseline are fitted on {len(fitting)} of {len(train)} training cells.")
-    for condition in fitting.labels:
-        known = set(fitting.labels[condition])
-        if condition not in generated.labels:
-            notes.append(f"The generated cells have no obs column '{condition}': their labels could not be judged.")
-        elif strange := sorted(set(generated.labels[condition].dropna()) - known):
-            notes.append(
-                f"WARNING: the generated cells have {len(strange)} labels of '{condition}' that the fitting cells do "
-                f"not have, such as '{strange[0]}'; cells with them count as not recognised."
-            )
-        if condition not in judge.classifiers:
-            notes.append(f"'{condition}' has fewer than two labels: there is nothing to tell apart.")
-    return notes
+    if n_splits is not None and n_splits < 1:
+        raise UserError(f"The number of splits is {n_splits}; at least 1 is needed")
+    if n_resamples < MIN_RESAMPLES:
+        raise UserError(f"The number of bootstrap resamples is {n_resamples}; at least {MIN_RESAMPLES} are needed")
+    if profile not in get_args(Profile):
+        raise UserError(f"There is no profile '{profile}'; {nearest_names(profile, get_args(Profile))}")

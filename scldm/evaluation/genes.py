@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
 __all__ = [
@@ -12,7 +12,9 @@ __all__ = [
     "gene_gene_agreement",
     "gene_means",
     "mean_absolute_error",
+    "pair_correlations",
     "pearson",
+    "pearson_rows",
     "zero_fractions",
 ]
 
@@ -38,9 +40,37 @@ def mean_absolute_error(x: Float[np.ndarray, " genes"], y: Float[np.ndarray, " g
 
 def pearson(x: Float[np.ndarray, " values"], y: Float[np.ndarray, " values"]) -> float:
     """Compute Pearson's correlation; zero when one side is constant (a generator without any structure)."""
-    x, y = x - x.mean(), y - y.mean()
-    norm = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / norm if norm > 0 else 0.0
+    return float(pearson_rows(x[None], y[None])[0])
+
+
+def pearson_rows(
+    x: Float[np.ndarray, "rows values"],
+    y: Float[np.ndarray, "rows values"],
+    among: Bool[np.ndarray, "rows values"] | None = None,
+) -> Float[np.ndarray, " rows"]:
+    """Compute Pearson's correlation of every row of one matrix with the same row of another.
+
+    Parameters
+    ----------
+    x, y
+        The values to correlate.
+    among
+        Which of them count, row by row; None is all.
+
+    Returns
+    -------
+    One correlation per row; zero where a side is constant.
+    """
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    if among is None:
+        x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
+    else:
+        n_values = np.maximum(among.sum(axis=1, keepdims=True), 1)
+        x, y = np.where(among, x, 0.0), np.where(among, y, 0.0)
+        x = np.where(among, x - x.sum(axis=1, keepdims=True) / n_values, 0.0)
+        y = np.where(among, y - y.sum(axis=1, keepdims=True) / n_values, 0.0)
+    norm = np.sqrt(np.einsum("rv,rv->r", x, x) * np.einsum("rv,rv->r", y, y))
+    return np.einsum("rv,rv->r", x, y) / np.where(norm > 0, norm, np.inf)
 
 
 def gene_correlations(log1p_cp10k: csr_matrix, genes: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen chosen"]:
@@ -66,3 +96,44 @@ def gene_gene_agreement(system: csr_matrix, reference: csr_matrix, genes: Int[np
     """
     upper = np.triu_indices(len(genes), k=1)
     return pearson(gene_correlations(system, genes)[upper], gene_correlations(reference, genes)[upper])
+
+
+def pair_correlations(
+    values: Float[np.ndarray, "cells genes"],
+    weights: Float[np.ndarray, "rows cells"],
+    groups: Int[np.ndarray, " cells"] | None = None,
+) -> Float[np.ndarray, "rows pairs"]:
+    """Compute the correlations between genes for many weightings of the cells at once.
+
+    Parameters
+    ----------
+    values
+        Such as log1p CP10K.
+    weights
+        How often every cell counts, row by row.
+    groups
+        Group of every cell, such as its cell type: what is correlated are deviations from the mean of the group. None
+        is one group, the ordinary Pearson correlation.
+
+    Returns
+    -------
+    One row of correlations per row of weights, over pairs of genes in the order of ``numpy.triu_indices(genes, k=1)``;
+    zero for a gene that never varies.
+    """
+    groups = np.zeros(len(values), dtype=np.int64) if groups is None else groups
+    weights = weights.astype(np.float64)
+    values = values.astype(np.float64)
+    first, second = np.triu_indices(values.shape[1])
+    scatter = np.zeros((len(weights), len(first)))
+    for group in np.unique(groups):
+        members = groups == group
+        deviation = values[members] - values[members].mean(axis=0)
+        weight = weights[:, members]
+        total = np.maximum(weight.sum(axis=1, keepdims=True), 1.0)
+        mean = weight @ deviation / total  # zero but for the resampling
+        scatter += weight @ (deviation[:, first] * deviation[:, second]) - total * mean[:, first] * mean[:, second]
+    variance = scatter[:, first == second]
+    # what is left of a gene without any variance is rounding
+    scale = np.sqrt(np.where(variance > 1e-9 * variance.max(axis=1, keepdims=True), variance, np.inf))
+    pairs = first != second
+    return scatter[:, pairs] / (scale[:, first[pairs]] * scale[:, second[pairs]])

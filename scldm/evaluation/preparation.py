@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,15 @@ from jaxtyping import Int
 from scldm.errors import UserError
 from scldm.evaluation.cells import Cells
 
-__all__ = ["MIN_CELLS_PER_GENE", "GeneOverlap", "choose_genes", "generator", "repeated_cells", "split", "subsample"]
+__all__ = [
+    "MIN_CELLS_PER_GENE",
+    "GeneOverlap",
+    "choose_genes",
+    "generator",
+    "repeated_cells",
+    "split",
+    "stratified_choice",
+]
 
 MIN_CELLS_PER_GENE = 3
 
@@ -23,11 +32,12 @@ class GeneOverlap:
     Attributes
     ----------
     n_real, n_generated, n_train
-        Genes in each file (None: no training file).
+        Genes in each file (None: no training file); of several generators, in the file with the fewest.
     n_shared
         Genes that all files have.
     n_judged
-        Shared genes that are seen in at least 3 of the fitting cells; all figures are over these.
+        Shared genes that are seen in at least 3 of the fitting cells (in the profile ``published``, in any); all
+        figures are over these.
     """
 
     n_real: int
@@ -37,8 +47,25 @@ class GeneOverlap:
     n_judged: int
 
 
-def choose_genes(real: Cells, generated: Cells, train: Cells | None, fitting: Cells) -> tuple[pd.Index, GeneOverlap]:
+def choose_genes(
+    real: Cells,
+    generated: Mapping[str, Cells],
+    train: Cells | None,
+    fitting: Cells,
+    min_cells: int = MIN_CELLS_PER_GENE,
+) -> tuple[pd.Index, GeneOverlap]:
     """Choose the genes to judge: seen in enough fitting cells, and there in every file.
+
+    Parameters
+    ----------
+    real, train
+        The held-out and the training cells, if there are any.
+    generated
+        Cells of every generator, by what the file is called.
+    fitting
+        The cells that decide which genes are seen.
+    min_cells
+        In how many of them a gene must be seen.
 
     Raises
     ------
@@ -46,23 +73,27 @@ def choose_genes(real: Cells, generated: Cells, train: Cells | None, fitting: Ce
         If less than half of the genes that are seen in the fitting cells are in every file.
     """
     seen = np.bincount(fitting.counts.indices[fitting.counts.data > 0], minlength=len(fitting.genes))
-    candidates = fitting.genes[seen >= MIN_CELLS_PER_GENE]
+    candidates = fitting.genes[seen >= min_cells]
     if len(candidates) < 2:
-        raise UserError(f"Fewer than two genes are seen in {MIN_CELLS_PER_GENE} cells; there is nothing to compare")
-    for cells, name in ((real, "real"), (generated, "generated")):
+        raise UserError(f"Fewer than two genes are seen in {min_cells} cells; there is nothing to compare")
+    for name, cells in {"the real cells": real, **generated}.items():
         n_found = int(candidates.isin(cells.genes).sum())
         if 2 * n_found < len(candidates):
+            short = name.removeprefix("the ")
             raise UserError(
-                f"The {name} cells share only {n_found} of the {len(candidates)} expressed genes of the "
+                f"The {short} share only {n_found} of the {len(candidates)} expressed genes of the "
                 f"{'real' if train is None else 'training'} cells, at least half are needed; names there are like "
-                f"'{candidates[0]}', names of the {name} cells like '{cells.genes[0]}'"
+                f"'{candidates[0]}', names of the {short} like '{cells.genes[0]}'"
             )
-    in_all = fitting.genes.isin(real.genes) & fitting.genes.isin(generated.genes)
-    judged = fitting.genes[in_all & (seen >= MIN_CELLS_PER_GENE)]
+    in_all = fitting.genes.isin(real.genes)
+    for cells in generated.values():
+        in_all &= fitting.genes.isin(cells.genes)
+    judged = fitting.genes[in_all & (seen >= min_cells)]
     if 2 * len(judged) < len(candidates):
         raise UserError(f"Only {len(judged)} of {len(candidates)} genes are in all files; at least half are needed")
+    n_generated = min(len(cells.genes) for cells in generated.values())
     n_train = None if train is None else len(train.genes)
-    return judged, GeneOverlap(len(real.genes), len(generated.genes), n_train, int(in_all.sum()), len(judged))
+    return judged, GeneOverlap(len(real.genes), n_generated, n_train, int(in_all.sum()), len(judged))
 
 
 def split(labels: pd.DataFrame, n_parts: int, rng: np.random.Generator) -> list[Int[np.ndarray, " part"]]:
@@ -81,18 +112,41 @@ def split(labels: pd.DataFrame, n_parts: int, rng: np.random.Generator) -> list[
     -------
     The positions of the cells of each part, increasing.
     """
+    order = _grouped_by_label(labels, rng)
+    return [np.sort(order[part::n_parts]) for part in range(n_parts)]
+
+
+def stratified_choice(labels: pd.DataFrame, n_cells: int, rng: np.random.Generator) -> Int[np.ndarray, " chosen"]:
+    """Draw cells without replacement so that each label of the first column keeps its share, to within one cell.
+
+    Parameters
+    ----------
+    labels
+        One row per cell; without columns the draw is simply random.
+    n_cells
+        How many.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    The positions of the chosen cells, increasing; all of them if there are no more than that.
+    """
+    if len(labels) <= n_cells:
+        return np.arange(len(labels))
+    order = _grouped_by_label(labels, rng)
+    # every (cells / n_cells)-th cell of the ordered ones, from a random start
+    places = np.floor((np.arange(n_cells) + rng.random()) * (len(labels) / n_cells)).astype(np.int64)
+    return np.sort(order[np.minimum(places, len(labels) - 1)])
+
+
+def _grouped_by_label(labels: pd.DataFrame, rng: np.random.Generator) -> Int[np.ndarray, " cells"]:
+    """Order cells at random, then by the label of the first column."""
     order = rng.permutation(len(labels))
     if len(labels.columns):
         stratum = pd.factorize(labels.iloc[:, 0], use_na_sentinel=False)[0]
         order = order[np.argsort(stratum[order], kind="stable")]
-    return [np.sort(order[part::n_parts]) for part in range(n_parts)]
-
-
-def subsample(cells: Cells, n_cells: int, rng: np.random.Generator) -> Cells:
-    """Draw cells without replacement; all of them, in their order, if there are no more than that."""
-    if len(cells) <= n_cells:
-        return cells
-    return cells.take(np.sort(rng.choice(len(cells), n_cells, replace=False)))
+    return order
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:

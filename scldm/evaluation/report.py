@@ -1,32 +1,24 @@
-"""What an evaluation found: figures of merit by system, as JSON, as a table and as a picture."""
+"""What an evaluation found: figures of merit by system, findings, and the ways to keep and show them."""
 
 from __future__ import annotations
 
 import json
-import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scldm.errors import UserError, nearest_names
-from scldm.evaluation.pictures import Portrait, draw
+from scldm.evaluation.exhibits import Exhibits
+from scldm.evaluation.findings import Finding
+from scldm.evaluation.labels import LabelFidelity
 from scldm.evaluation.preparation import GeneOverlap
-from scldm.evaluation.registry import Direction
+from scldm.evaluation.table import lay_out, number
+from scldm.evaluation.values import FigureValues, Value
 
-__all__ = ["FORMAT_VERSION", "EvaluationReport", "FigureValues"]
+__all__ = ["FORMAT_VERSION", "EvaluationReport", "FigureValues", "Value"]
 
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class FigureValues:
-    """One figure of merit for every system; a value is None where it could not be computed."""
-
-    name: str
-    direction: Direction
-    description: str
-    values: dict[str, float | None]
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -36,37 +28,79 @@ class EvaluationReport:
     Attributes
     ----------
     figures
-        The figures of merit, each with its value for every system.
+        The figures of merit, each with its value and interval for every system.
     systems
-        What each column of values stands for, by name, in order.
+        What each system stands for, by name, in order.
+    generators
+        The judged systems; the first is the one that findings and pictures are about.
+    labels
+        How well every label, and every combination of labels, is met.
+    findings
+        What the numbers say, in words.
     n_cells
         Cells on either side of every comparison.
-    n_features
-        Dimension of the feature space.
+    n_splits
+        Random divisions of the held-out cells that values are averaged over.
+    n_resamples
+        Bootstrap resamples behind every interval.
+    spaces
+        Where distances are measured: a description by name.
     genes
         How the genes of the files fit together.
     conditions
         The judged obs columns.
     seed
-        Of the split, the subsamples and the baseline.
+        Of the splits, the subsamples, the baselines and the bootstrap.
+    profile
+        ``standard`` or ``published``.
     notes
         What a reader must know about how the figures came about.
-    portraits
-        What `plot` draws, by system; empty in a report that was read from a file.
+    exhibits
+        The cells that pictures are drawn from; None in a report that was read from a file.
     """
 
     figures: tuple[FigureValues, ...]
     systems: dict[str, str]
+    generators: tuple[str, ...]
+    labels: tuple[LabelFidelity, ...]
+    findings: tuple[Finding, ...]
     n_cells: int
-    n_features: int
+    n_splits: int
+    n_resamples: int
+    spaces: dict[str, str]
     genes: GeneOverlap
     conditions: tuple[str, ...]
     seed: int
+    profile: str
     notes: tuple[str, ...]
-    portraits: Mapping[str, Portrait] = field(default_factory=dict, repr=False, compare=False)
+    exhibits: Exhibits | None = field(default=None, repr=False, compare=False)
 
-    def value(self, figure: str, system: str = "generated") -> float | None:
-        """Look one value up, such as ``report.value("frechet_distance", "ceiling")``."""
+    def value(self, figure: str, system: str | None = None) -> float | None:
+        """Look one value up, such as ``report.value("frechet_distance", "ceiling")``.
+
+        Parameters
+        ----------
+        figure
+            Name of the figure, with its space or condition: ``"recall"``, ``"recall[hvg]"``.
+        system
+            Name of the system; None is the first judged generator.
+
+        Raises
+        ------
+        UserError
+            If there is no such figure or system.
+        """
+        found = self._find(figure, system)
+        return None if found is None else found.value
+
+    def interval(self, figure: str, system: str | None = None) -> tuple[float, float] | None:
+        """Look up the bootstrap interval (95 %) of one value; see `value`. None where there is none."""
+        found = self._find(figure, system)
+        return None if found is None or found.low is None or found.high is None else (found.low, found.high)
+
+    def _find(self, figure: str, system: str | None) -> Value | None:
+        """Look one value up."""
+        system = self.generators[0] if system is None else system
         for row in self.figures:
             if row.name == figure:
                 if system not in row.values:
@@ -75,39 +109,48 @@ class EvaluationReport:
         raise UserError(f"There is no figure '{figure}'; {nearest_names(figure, [row.name for row in self.figures])}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the portraits as plain lists, dictionaries and numbers."""
+        """Give everything but the exhibits as plain lists, dictionaries and numbers."""
         result: dict[str, Any] = {"format_version": FORMAT_VERSION}
-        for name in ("n_cells", "n_features", "seed", "systems"):
+        for name in ("profile", "n_cells", "n_splits", "n_resamples", "seed", "systems", "spaces"):
             result[name] = getattr(self, name)
-        result["conditions"] = list(self.conditions)
+        for name in ("generators", "conditions", "notes"):
+            result[name] = list(getattr(self, name))
         result["genes"] = asdict(self.genes)
-        result["figures"] = [asdict(row) for row in self.figures]
-        result["notes"] = list(self.notes)
+        for name in ("findings", "figures", "labels"):
+            result[name] = [asdict(row) for row in getattr(self, name)]
         return result
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EvaluationReport:
-        """Rebuild a report from `to_dict`; without portraits.
+        """Rebuild a report from `to_dict`; without exhibits.
 
         Raises
         ------
         UserError
-            If it was written by a newer format.
+            If it was written by another format.
         """
         version = values.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        if version == 1:
+            raise UserError(
+                "This evaluation report has format 1, from an earlier version of scldm, whose figures have no "
+                "intervals; run evaluate again to make it anew"
+            )
+        if version != FORMAT_VERSION:
             raise UserError(
                 f"This evaluation report has format {version}; this version of scldm reads {FORMAT_VERSION}"
             )
+        plain = {name: values[name] for name in ("n_cells", "n_splits", "n_resamples", "seed", "profile")}
         return cls(
-            figures=tuple(FigureValues(**row) for row in values["figures"]),
+            figures=tuple(FigureValues.from_dict(row) for row in values["figures"]),
             systems=dict(values["systems"]),
-            n_cells=values["n_cells"],
-            n_features=values["n_features"],
+            generators=tuple(values["generators"]),
+            labels=tuple(LabelFidelity.from_dict(row) for row in values["labels"]),
+            findings=tuple(Finding(**row) for row in values["findings"]),
+            spaces=dict(values["spaces"]),
             genes=GeneOverlap(**values["genes"]),
             conditions=tuple(values["conditions"]),
-            seed=values["seed"],
             notes=tuple(values["notes"]),
+            **plain,
         )
 
     def save(self, path: str | Path) -> None:
@@ -123,23 +166,12 @@ class EvaluationReport:
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def table(self) -> str:
-        """Lay the figures out as plain text, one per row and one column per system."""
-        header = ["figure", "best", *self.systems]
-        rows = [
-            [row.name, row.direction, *(_number(row.values.get(system)) for system in self.systems)]
-            for row in self.figures
-        ]
-        widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
-        lines = []
-        for figure, best, *values in [header, ["-" * width for width in widths], *rows]:
-            right = [text.rjust(width) for text, width in zip(values, widths[2:], strict=True)]
-            lines.append("  ".join([figure.ljust(widths[0]), best.ljust(widths[1]), *right]))
+        """Lay figures, findings and notes out as plain text, one row per figure and one column per system."""
         summary = (
-            f"{self.n_cells} cells on either side, {self.genes.n_judged} genes, {self.n_features} features, "
-            f"seed {self.seed}"
+            f"{self.n_cells} cells on either side, {self.n_splits} split{'s' if self.n_splits > 1 else ''}, "
+            f"{self.genes.n_judged} genes, seed {self.seed}; in brackets: bootstrap interval (95 %)"
         )
-        notes = [textwrap.fill(note, width=98, initial_indent="* ", subsequent_indent="  ") for note in self.notes]
-        return "\n".join([summary, "", *lines, *([""] if notes else []), *notes])
+        return lay_out(summary, self.figures, tuple(self.systems), self.generators, self.findings, self.notes)
 
     def plot(self, path: str | Path) -> None:
         """Draw real beside generated cells as a picture (PNG, or what the file ending says).
@@ -149,23 +181,43 @@ class EvaluationReport:
         UserError
             If the report was read from a file, which does not hold the cells.
         """
-        if not self.portraits:
+        from scldm.evaluation.pictures import draw
+
+        exhibits = self._exhibits()
+        brackets = " (in brackets: real against real)" if "ceiling" in self.systems else ""
+        shown = {
+            "Fréchet distance": "frechet_distance",
+            "1-NN accuracy": "nearest_neighbour_accuracy",
+            "W2": "wasserstein2",
+            "gene-gene correlation": "gene_gene_correlation",
+        }
+        there = {row.name for row in self.figures}
+        numbers = ",  ".join(f"{text} {self._pair(name)}" for text, name in shown.items() if name in there)
+        ours = self.generators[0]
+        name = "Generated" if ours == "generated" else ours
+        title = f"{name} against {self.n_cells} held-out real cells{brackets}\n{numbers}"
+        draw(exhibits.sides, Path(path), label=exhibits.label, title=title, ours=ours)
+
+    def save_html(self, path: str | Path) -> None:
+        """Write the report as one self-contained page: tables, findings and pictures.
+
+        Raises
+        ------
+        UserError
+            If the report was read from a file, which does not hold the cells.
+        """
+        from scldm.evaluation.html import write_html
+
+        self._exhibits()
+        write_html(self, Path(path))
+
+    def _exhibits(self) -> Exhibits:
+        """Give the cells to draw, or say where they are."""
+        if self.exhibits is None:
             raise UserError("A report that was read from a file has no cells to draw; run evaluate again")
-        title = (
-            f"Generated against {self.n_cells} held-out real cells (in brackets: real against real)\n"
-            f"Fréchet distance {self._pair('frechet_distance')},  1-NN accuracy "
-            f"{self._pair('nearest_neighbour_accuracy')},  W2 {self._pair('wasserstein2')},  gene-gene correlation "
-            f"{self._pair('gene_gene_correlation')}"
-        )
-        draw(self.portraits, Path(path), label=self.conditions[0] if self.conditions else None, title=title)
+        return self.exhibits
 
     def _pair(self, figure: str) -> str:
-        """Write a generated value beside its ceiling."""
-        return f"{_number(self.value(figure))} ({_number(self.value(figure, 'ceiling'))})"
-
-
-def _number(value: float | None) -> str:
-    """Write a value with enough digits to compare it."""
-    if value is None:
-        return "-"
-    return f"{value:.2f}" if abs(value) >= 1.995 else f"{value:.4f}" if abs(value) < 0.0995 else f"{value:.3f}"
+        """Write the value of the first generator, and the ceiling behind it."""
+        text = number(self.value(figure))
+        return f"{text} ({number(self.value(figure, 'ceiling'))})" if "ceiling" in self.systems else text

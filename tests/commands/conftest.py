@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import tiny
 import yaml
 
 from scldm.cli import main
+from scldm.commands import benchmark, demo, evaluate
+from scldm.evaluation import evaluate as judge
 
 Run = Callable[..., tuple[str, str]]
 
@@ -28,6 +31,14 @@ def config_file(tmp_path: Path, cells_file: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(run))
     return path
+
+
+@pytest.fixture(autouse=True)
+def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One split and few resamples: how good cells are is not what is tested here."""
+    quick = partial(judge, n_splits=1, n_resamples=20)
+    for module, name in ((evaluate, "judge"), (benchmark, "evaluate"), (demo, "evaluate")):
+        monkeypatch.setattr(module, name, quick)
 
 
 @pytest.fixture

@@ -49,13 +49,14 @@ def test_evaluate_writes_figures_and_a_picture(run, tmp_path):
         tiny.tiny_adata(seed=seed).write_h5ad(tmp_path / f"{name}.h5ad")
     words = ["evaluate", tmp_path / "real.h5ad", tmp_path / "generated.h5ad", "--output", tmp_path / "out" / "judged"]
     words += ["--train", tmp_path / "train.h5ad", "--condition", "cell_type", "batch", "--max-cells", 40]
+    words += ["--embedding", "pca"]
     out, err = run(*words)
     assert err == ""
     judged = tmp_path / "out" / "judged"
-    assert {p.name for p in judged.iterdir()} == {"metrics.json", "figure.png"}
+    assert {p.name for p in judged.iterdir()} == {"metrics.json", "report.html", "figure.png"}
     assert (judged / "figure.png").read_bytes().startswith(b"\x89PNG")
     metrics = json.loads((judged / "metrics.json").read_text())
-    assert list(metrics["systems"]) == ["ceiling", "generated", "independent_nb", "memoriser"]
+    assert list(metrics["systems"]) == ["ceiling", "generated", "independent_nb", "pca_gaussian", "memoriser"]
     assert metrics["conditions"] == ["cell_type", "batch"]
     assert metrics["n_cells"] == 40
     assert all(set(row["values"]) == set(metrics["systems"]) for row in metrics["figures"])
@@ -64,6 +65,23 @@ def test_evaluate_writes_figures_and_a_picture(run, tmp_path):
     run(*words, "--overwrite", "--seed", 1)
     assert json.loads((judged / "metrics.json").read_text())["seed"] == 1
     assert [p.name for p in judged.parent.iterdir()] == ["judged"]
+    page = (judged / "report.html").read_text()
+    assert all(row["name"] in page for row in metrics["figures"])
+
+
+def test_evaluate_in_the_latent_space_of_a_model_and_by_the_published_recipe(run, tmp_path, model_dir):
+    for name, seed in (("real", 0), ("generated", 1)):
+        tiny.tiny_adata(seed=seed).write_h5ad(tmp_path / f"{name}.h5ad")
+    words = ["evaluate", tmp_path / "real.h5ad", tmp_path / "generated.h5ad", "--embedding", "pca", "--max-cells", 20]
+    run(*words, "--output", tmp_path / "latent", "--model", model_dir)
+    metrics = json.loads((tmp_path / "latent" / "metrics.json").read_text())
+    assert list(metrics["spaces"]) == ["pca", "hvg", "latent"]
+    values = {row["name"]: row["values"]["generated"]["value"] for row in metrics["figures"]}
+    assert values["frechet_distance[latent]"] != values["frechet_distance"]
+    run(*words, "--output", tmp_path / "published", "--profile", "published")
+    metrics = json.loads((tmp_path / "published" / "metrics.json").read_text())
+    assert metrics["profile"] == "published"
+    assert "mmd2_published" in {row["name"] for row in metrics["figures"]}
 
 
 # info -----------------------------------------------------------------------------------------------------------------

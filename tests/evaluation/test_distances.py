@@ -1,17 +1,22 @@
 import numpy as np
+import ot
 import pytest
 from scipy.linalg import sqrtm
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from scldm.evaluation import distances
 from scldm.evaluation.distances import (
+    BANDWIDTH_FACTORS,
     frechet_distance,
+    frechet_estimate,
+    from_potentials,
     median_bandwidth,
     mmd2,
-    nearest_neighbour_accuracy,
-    precision_and_recall,
+    mmd2_estimate,
+    sliced_potentials,
+    transport_potentials,
     wasserstein2,
 )
+from scldm.evaluation.resampling import draw_weights
 
 
 @pytest.fixture
@@ -99,60 +104,99 @@ def test_frechet_survives_fewer_cells_than_features():
     assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x))
 
 
-def test_nearest_neighbour_accuracy_leaves_one_out_by_hand():
-    # nearest others: 0 -> 1 and 1 -> 0 (same sample); 10 -> 10.5, 2.5 -> 1 and 10.5 -> 10 (the other sample)
-    x, y = np.array([[0.0], [1.0], [10.0]]), np.array([[2.5], [10.5]])
-    assert nearest_neighbour_accuracy(x, y) == pytest.approx(2 / 5)
+def weights_for(*sizes: int, n_resamples: int = 25) -> list[np.ndarray]:
+    rng = np.random.default_rng(11)
+    return [draw_weights(size, rng, n_resamples) for size in sizes]
 
 
-def test_nearest_neighbour_accuracy_matches_scikit_learn(clouds, monkeypatch):
+def test_potentials_are_a_dual_solution(clouds):
+    x, y = clouds
+    u, v = transport_potentials(x, y)
+    cost = ((x[:, None] - y) ** 2).sum(axis=-1)
+    assert (u[:, None] + v <= cost + 1e-9).all()
+    assert u.mean() + v.mean() == pytest.approx(ot.emd2([], [], cost))
+
+
+def test_the_interval_of_wasserstein_is_that_of_transport_solved_anew(clouds):
+    # the first-order replicates against exact transport between resampled clouds
+    x, y = np.random.default_rng(0).normal(size=(2, 150, 3))
+    y += 1.0
+    weights_x, weights_y = weights_for(150, 150, n_resamples=120)
+    estimate = from_potentials(*transport_potentials(x, y), weights_x, weights_y)
+    assert estimate.value == pytest.approx(wasserstein2(x, y))
+    cost = ((x[:, None] - y) ** 2).sum(axis=-1)
+    anew = []
+    for a, b in zip(weights_x.astype(float), weights_y.astype(float), strict=True):
+        anew.append(np.sqrt(ot.emd2(a / a.sum(), b / b.sum(), cost)))
+    assert np.std(estimate.replicates) == pytest.approx(np.std(anew), rel=0.15)
+    assert np.corrcoef(estimate.replicates, anew)[0, 1] > 0.9
+
+
+def test_sliced_wasserstein_in_one_dimension_is_exact():
+    x, y = np.random.default_rng(0).normal(size=(2, 80, 1)) * [[[1.0]], [[3.0]]]
+    weights = weights_for(80, 80)
+    sliced = from_potentials(*sliced_potentials(x, y, n_projections=4), *weights)
+    exact = from_potentials(*transport_potentials(x, y), *weights)
+    assert sliced.value == pytest.approx(exact.value)
+    np.testing.assert_allclose(sliced.replicates, exact.replicates, rtol=0.05)
+
+
+def test_sliced_wasserstein_matches_pot_and_counts_a_shift_as_wasserstein_does(clouds):
+    x = clouds[0][:50]
+    y = clouds[1]
+    u, v = sliced_potentials(x, y, n_projections=64, seed=5)
+    expected = ot.sliced_wasserstein_distance(x, y, n_projections=64, seed=5) ** 2 * 4
+    assert u.mean() + v.mean() == pytest.approx(expected)
+    u, v = sliced_potentials(x, x[::-1] + np.array([3.0, 0.0, -4.0, 0.0]), n_projections=4000)
+    assert np.sqrt(u.mean() + v.mean()) == pytest.approx(5.0, rel=0.03)
+    with pytest.raises(ValueError, match="equally many cells, not 50 and 49"):
+        sliced_potentials(x, y[:49])
+
+
+def test_sliced_potentials_are_a_dual_solution_on_every_line():
+    x, y = np.random.default_rng(2).normal(size=(2, 40, 1))
+    y += 0.7
+    u, v = sliced_potentials(x, y, n_projections=1)
+    assert (u[:, None] + v <= (x - y.T) ** 2 + 1e-9).all()
+    assert u.mean() + v.mean() == pytest.approx(((np.sort(x, axis=0) - np.sort(y, axis=0)) ** 2).mean())
+
+
+def test_mmd_estimate_is_the_direct_sum_over_five_kernels_with_and_without_weights(clouds, monkeypatch):
     monkeypatch.setattr(distances, "_BLOCK_ROWS", 16)
-    points, sample = np.concatenate(clouds), np.repeat([0, 1], [70, 50])
-    # with no query given, a point is not its own neighbour
-    nearest = NearestNeighbors(n_neighbors=1).fit(points).kneighbors(return_distance=False)[:, 0]
-    assert nearest_neighbour_accuracy(*clouds) == pytest.approx((sample[nearest] == sample).mean())
-    assert KNeighborsClassifier(1).fit(points, sample).score(points, sample) == 1.0  # what a leak would give
+    x, y = clouds
+    median = 3.0
+    weights_x, weights_y = weights_for(70, 50, n_resamples=3)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        squared = ((a[:, None] - b) ** 2).sum(axis=-1)
+        return np.mean([np.exp(-squared / (median * f)) for f in BANDWIDTH_FACTORS], axis=0)
+
+    def direct(a: np.ndarray, b: np.ndarray) -> float:
+        def within(points: np.ndarray, w: np.ndarray) -> float:
+            pairs = np.outer(w, w) * (1 - np.eye(len(w)))
+            return float((pairs * kernel(points, points)).sum() / pairs.sum())
+
+        return within(x, a) + within(y, b) - 2 * float(a @ kernel(x, y) @ b) / (a.sum() * b.sum())
+
+    estimate = mmd2_estimate(x, y, median, weights_x, weights_y)
+    assert estimate.value == pytest.approx(direct(np.ones(70), np.ones(50)), rel=1e-9)
+    expected = [direct(a, b) for a, b in zip(weights_x.astype(float), weights_y.astype(float), strict=True)]
+    np.testing.assert_allclose(estimate.replicates, expected, atol=1e-6)
+    bandwidths = [np.sqrt(median * f / 2) for f in BANDWIDTH_FACTORS]
+    assert estimate.value == pytest.approx(mmd2(x, y, bandwidths) / 5)
 
 
-def test_nearest_neighbour_accuracy_between_chance_and_certainty():
-    x, y = np.random.default_rng(0).normal(size=(2, 800, 3))
-    assert nearest_neighbour_accuracy(x, y) == pytest.approx(0.5, abs=0.04)
-    assert nearest_neighbour_accuracy(x, y + 100.0) == 1.0
+def test_resampled_mmd_is_not_biased_by_cells_drawn_twice():
+    x, y = np.random.default_rng(3).normal(size=(2, 200, 3))
+    estimate = mmd2_estimate(x, y, 4.0, *weights_for(200, 200, n_resamples=200))
+    assert abs(np.mean(estimate.replicates) - estimate.value) < np.std(estimate.replicates)
 
 
-def test_nearest_neighbour_accuracy_of_copies_is_zero_and_ties_share_the_vote(clouds):
-    x = clouds[0]
-    assert nearest_neighbour_accuracy(x, x.copy()) == 0.0
-    # all six points coincide: of the five others, two are of the same sample
-    assert nearest_neighbour_accuracy(np.zeros((3, 2)), np.zeros((3, 2))) == pytest.approx(2 / 5)
-
-
-def test_dropping_a_mode_lowers_recall_only():
-    rng = np.random.default_rng(0)
-    two_modes = np.concatenate([rng.normal(size=(60, 2)), rng.normal(size=(60, 2)) + 100])
-    one_mode = rng.normal(size=(120, 2)) * 0.9
-    precision, recall = precision_and_recall(two_modes, one_mode)
-    assert precision > 0.9
-    assert 0.4 < recall <= 0.5
-
-
-def test_outliers_lower_precision_only():
-    rng = np.random.default_rng(0)
-    real = rng.normal(size=(120, 2))
-    generated = np.concatenate([rng.normal(size=(90, 2)), rng.uniform(1e3, 1e6, size=(30, 2))])
-    precision, recall = precision_and_recall(real, generated)
-    assert 0.65 < precision <= 0.75
-    assert recall > 0.9
-
-
-def test_precision_by_hand():
-    # with one neighbour the real balls are [-1, 1], [0, 2] and [1, 19]
-    real, generated = np.array([[0.0], [1.0], [10.0]]), np.array([[-0.9], [1.9], [17.0], [19.5], [-1.1]])
-    assert precision_and_recall(real, generated, n_neighbours=1)[0] == pytest.approx(3 / 5)
-
-
-def test_precision_and_recall_swap_with_their_arguments(clouds, monkeypatch):
-    whole = precision_and_recall(*clouds)
-    assert whole == precision_and_recall(*clouds[::-1])[::-1]
-    monkeypatch.setattr(distances, "_BLOCK_ROWS", 7)
-    assert precision_and_recall(*clouds) == whole
+def test_frechet_replicates_are_those_of_repeated_cells(clouds, monkeypatch):
+    monkeypatch.setattr(distances, "_BLOCK_ROWS", 16)
+    x, y = clouds
+    weights_x, weights_y = weights_for(70, 50, n_resamples=4)
+    estimate = frechet_estimate(x, y, weights_x, weights_y)
+    assert estimate.value == pytest.approx(frechet_distance(x, y))
+    for replicate, a, b in zip(estimate.replicates, weights_x.astype(int), weights_y.astype(int), strict=True):
+        assert replicate == pytest.approx(frechet_distance(np.repeat(x, a, axis=0), np.repeat(y, b, axis=0)))

@@ -1,31 +1,76 @@
-import json
+import warnings
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.sparse import csc_matrix
 
 from scldm.errors import UserError
-from scldm.evaluation import FIGURES, EvaluationReport, evaluate, figure
-from scldm.evaluation.fidelity import SYSTEMS
-from scldm.evaluation.preparation import split
+from scldm.evaluation import FIGURES, Estimate, EvaluationReport, fidelity, figure, figures
+from scldm.evaluation import evaluate as evaluate_fully
+from scldm.evaluation.distances import (
+    EXACT_TRANSPORT_CELLS,
+    PUBLISHED_BANDWIDTHS,
+    frechet_distance,
+    mmd2,
+    wasserstein2,
+)
+from scldm.evaluation.preparation import generator, split, stratified_choice
+from scldm.evaluation.scoring import split_sides
+from scldm.evaluation.space import FeatureSpace, log1p_cp10k
+
+SYSTEMS = ["ceiling", "generated", "independent_nb", "pca_gaussian", "memoriser"]
+
+
+def evaluate(*args, **kwargs) -> EvaluationReport:
+    """Evaluate with one split and few resamples, which is enough for what most tests look at."""
+    return evaluate_fully(*args, **({"n_splits": 1, "n_resamples": 20} | kwargs))
 
 
 @pytest.fixture(scope="module")
 def report(real, generated, train) -> EvaluationReport:
-    return evaluate(real, generated, train=train, conditions=["cell_type", "batch"])
+    return evaluate(real, generated, train=train, conditions=["cell_type", "batch"], n_splits=3, n_resamples=40)
 
 
 def test_every_figure_has_a_value_for_every_system_at_equal_numbers(report):
-    assert list(report.systems) == list(SYSTEMS) == ["ceiling", "generated", "independent_nb", "memoriser"]
-    assert report.n_cells == 60
-    assert report.n_features == 30
-    names = [row.name for row in report.figures]
-    assert names[-2:] == ["label_agreement[cell_type]", "label_agreement[batch]"]
-    assert set(names[:-2]) == set(FIGURES) - {"label_agreement"}
+    assert list(report.systems) == SYSTEMS
+    assert report.generators == ("generated",)
+    assert (report.n_cells, report.n_splits, report.n_resamples) == (60, 3, 40)
+    assert list(report.spaces) == ["pca", "hvg"]
+    names = {row.name for row in report.figures}
+    expected = set()
+    for one in FIGURES.values():
+        arguments = {"once": [""], "space": ["", "[hvg]"], "condition": ["[cell_type]", "[batch]"]}[one.scope]
+        expected |= {one.name + argument for argument in arguments}
+    assert names <= expected
+    # what cells of two types and two meaningless batches, over 60 genes, do not allow
+    assert {name.partition("[")[0] for name in expected - names} <= {
+        "label_agreement_joint",
+        "label_worst_gap",
+        "marker_overlap",
+        "marker_fold_change_correlation",
+        "depth_ks_within",
+        "dispersion_trend",
+        "zero_fraction_curve",
+        "gene_gene_correlation_within",
+    }
     for row in report.figures:
-        assert list(row.values) == list(SYSTEMS)
-        assert all(value is not None and np.isfinite(value) for value in row.values.values())
+        assert list(row.values) == SYSTEMS
+        for value in row.values.values():
+            assert value is not None
+            assert np.isfinite([value.value, value.low, value.high]).all()
+            assert value.low - 1e-9 <= value.value <= value.high + 1e-9
+
+
+def test_figures_come_by_group_and_the_primary_space_first(report):
+    groups = [row.group for row in report.figures]
+    assert list(dict.fromkeys(groups)) == ["distances", "genes", "labels", "memorisation", "depth"]
+    assert groups == sorted(groups, key=["distances", "genes", "labels", "memorisation", "depth"].index)
+    distances = [row.name for row in report.figures if row.group == "distances"]
+    half = len(distances) // 2
+    assert distances[0] == "wasserstein2"
+    assert distances[half:] == [f"{name}[hvg]" for name in distances[:half]]
 
 
 def test_a_perfect_generator_scores_like_the_ceiling(report):
@@ -59,16 +104,17 @@ def test_wrong_labels_are_seen(real, generated, train):
     assert report.value("label_agreement[cell_type]", "ceiling") > 0.95
 
 
-def test_the_same_seed_gives_the_same_report_and_another_seed_another(real, generated, train, report):
-    again = evaluate(real, generated, train=train, conditions=["cell_type", "batch"])
-    assert again == report
-    assert evaluate(real, generated, train=train, seed=1).value("frechet_distance") != report.value("frechet_distance")
+def test_the_same_seed_gives_the_same_report_and_another_seed_another(real, generated, train):
+    one, again = (evaluate(real, generated, train=train, conditions=["cell_type"]) for _ in range(2))
+    assert again == one
+    assert evaluate(real, generated, train=train, seed=1).value("frechet_distance") != one.value("frechet_distance")
 
 
 def test_without_training_cells_the_judge_takes_a_third_of_the_real_cells(real, generated):
     report = evaluate(real, generated, conditions=["cell_type"])
     assert report.n_cells == 40
     assert "memoriser" not in report.systems
+    assert not [row.name for row in report.figures if row.name.startswith("nearest_training")]
     assert "third" in report.notes[0]
     # the ceiling is no memoriser: the space is fitted on neither half
     assert report.value("nearest_neighbour_accuracy", "ceiling") == pytest.approx(0.5, abs=0.15)
@@ -101,7 +147,7 @@ def test_one_label_is_nothing_to_tell_apart(real, generated, train):
     for adata in cells:
         adata.obs["tissue"] = "blood"
     report = evaluate(cells[0], cells[1], train=cells[2], conditions=["tissue"])
-    assert report.value("label_agreement[tissue]") is None
+    assert "label_agreement[tissue]" not in {row.name for row in report.figures}
     assert any("nothing to tell apart" in note for note in report.notes)
 
 
@@ -113,12 +159,10 @@ def test_labels_agree_whatever_their_type(real, generated, train):
     assert report.value("label_agreement[code]") > 0.95
 
 
-def test_genes_are_aligned_by_name(real, generated, train, report):
+def test_genes_are_aligned_by_name(real, generated, train):
     order = np.random.default_rng(0).permutation(generated.n_vars)
-    assert (
-        evaluate(real, generated[:, order].copy(), train=train, conditions=["cell_type", "batch"]).figures
-        == report.figures
-    )
+    shuffled = generated[:, order].copy()
+    assert evaluate(real, shuffled, train=train).figures == evaluate(real, generated, train=train).figures
     fewer = evaluate(real, generated[:, 10:].copy(), train=train)
     assert (fewer.genes.n_real, fewer.genes.n_generated, fewer.genes.n_train) == (60, 50, 60)
     assert fewer.genes.n_shared == fewer.genes.n_judged == 50
@@ -134,12 +178,12 @@ def test_genes_that_training_cells_hardly_express_are_not_judged(real, generated
     assert (report.genes.n_shared, report.genes.n_judged) == (60, 59)
 
 
-def test_formats_and_layers(real, generated, train, report):
+def test_formats_and_layers(real, generated, train):
     layered = [ad.AnnData(np.log1p(a.X.toarray()), obs=a.obs, var=a.var, layers={"counts": a.X}) for a in (real, train)]
     other = generated.copy()
     other.X = csc_matrix(other.X).astype(np.int64)
-    same = evaluate(layered[0], other, train=layered[1], layer="counts", conditions=["cell_type", "batch"])
-    assert same.figures == report.figures
+    same = evaluate(layered[0], other, train=layered[1], layer="counts")
+    assert same.figures == evaluate(real, generated, train=train).figures
 
 
 def test_max_cells_and_a_small_generated_file_set_the_number_of_cells(real, generated, train):
@@ -187,6 +231,16 @@ def doubled_genes(adata: ad.AnnData) -> ad.AnnData:
         (lambda r, g, t: {"layer": "count"}, "the real cells.*'count'"),
         (lambda r, g, t: {"generated": g[:6].copy()}, "Only 6 cells"),
         (lambda r, g, t: {"seed": -1}, "seed is -1"),
+        (lambda r, g, t: {"max_cells": 9}, "At most 9 cells"),
+        (lambda r, g, t: {"n_splits": 0}, "number of splits is 0"),
+        (lambda r, g, t: {"n_resamples": 5}, "resamples is 5; at least 20"),
+        (lambda r, g, t: {"profile": "publishd"}, "no profile 'publishd'; did you mean 'published'"),
+        (lambda r, g, t: {"generated": {}}, "no generated cells"),
+        (lambda r, g, t: {"generated": {"ours": g, "memoriser": g}}, "cannot be called 'memoriser'"),
+        (lambda r, g, t: {"generated": {" ": g}}, "cannot be called ' '"),
+        (lambda r, g, t: {"generated": {"ours": g, "scvi": normalised(g)}}, "the cells of 'scvi'.*log"),
+        (lambda r, g, t: {"generated": {"ours": renamed_genes(g)}}, "The cells of 'ours' share only 21"),
+        (lambda r, g, t: {"profile": "published", "n_splits": 2}, "neither a model nor n_splits"),
     ],
 )
 def test_refusals(real, generated, train, change, message):
@@ -211,59 +265,169 @@ def test_split_is_disjoint_complete_and_stratified(real):
 
 
 def test_a_figure_is_added_by_one_decorated_function(real, generated, train):
-    @figure("largest_count", "lower", "The largest count.")
+    @figure("largest_count", "depth", "lower", "The largest count.")
     def largest_count(comparison):
-        return float(comparison.system.counts.max())
+        return Estimate(float(comparison.system.cells.counts.max()))
 
     try:
         with pytest.raises(ValueError, match="already a figure"):
-            figure("largest_count", "lower", "Again.")(largest_count)
+            figure("largest_count", "depth", "lower", "Again.")(largest_count)
         report = evaluate(real, generated, train=train)
         assert report.value("largest_count", "memoriser") <= train.X.max()
+        assert report.interval("largest_count", "memoriser") is None
     finally:
         del FIGURES["largest_count"]
 
 
-def test_the_json_file_round_trips_and_names_everything(report, tmp_path):
-    path = tmp_path / "metrics.json"
-    report.save(path)
-    content = json.loads(path.read_text())
-    assert content["format_version"] == 1
-    assert content["figures"][0]["name"] == "wasserstein2"
-    assert content["figures"][0]["direction"] == "lower"
-    assert content["figures"][0]["description"]
-    assert content["figures"][0]["values"]["generated"] == report.value("wasserstein2")
-    assert EvaluationReport.load(path) == report
-    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
-    path.write_text(json.dumps(content | {"format_version": 2}))
-    with pytest.raises(UserError, match="format 2"):
-        EvaluationReport.load(path)
+def test_several_generators_are_judged_in_one_run(real, generated, train, make_cells):
+    independent = make_cells(130, seed=5, programme=0.0)
+    several = evaluate(real, {"ours": generated, "theirs": independent}, train=train, conditions=["cell_type"])
+    assert several.generators == ("ours", "theirs")
+    assert list(several.systems)[:3] == ["ceiling", "ours", "theirs"]
+    assert several.systems["theirs"] == "the cells of the generator 'theirs'"
+    assert several.value("frechet_distance") == several.value("frechet_distance", "ours")
+    assert several.value("gene_gene_correlation", "theirs") < several.value("gene_gene_correlation", "ours") - 0.1
+    assert {finding.system for finding in several.findings} <= {"ours", "theirs"}
+    assert all(set(row.n_generated) == {"ours", "theirs"} for row in several.labels)
+    alone = evaluate(real, {"ours": generated}, train=train, conditions=["cell_type"])
+    assert alone.value("frechet_distance") == several.value("frechet_distance")
 
 
-def test_the_table_fits_a_terminal_and_holds_the_numbers(report, real, generated):
-    table = report.table()
-    with_notes = evaluate(real, ad.AnnData(generated.X, var=generated.var), conditions=["cell_type"]).table()
-    assert "No training cells" in with_notes
-    assert max(map(len, (table + "\n" + with_notes).split("\n"))) <= 100
-    row = next(line for line in table.split("\n") if line.startswith("wasserstein2"))
-    assert row.split()[1:] == ["lower", *(f"{report.value('wasserstein2', s):.2f}" for s in SYSTEMS)]
+def test_the_number_of_splits_follows_the_number_of_cells():
+    assert [fidelity._default_splits(n) for n in (10, 2000, 2001, 5000, 5001, 50_000)] == [5, 5, 4, 2, 1, 1]
 
 
-def test_unknown_names_are_refused_with_the_nearest(report):
-    with pytest.raises(UserError, match="did you mean 'wasserstein2'"):
-        report.value("wasserstein")
-    with pytest.raises(UserError, match="did you mean 'memoriser'"):
-        report.value("wasserstein2", "memorizer")
+def test_values_are_averages_over_splits(real, generated, train):
+    @figure("first_depth", "depth", "lower", "Library size of the first cell.")
+    def first_depth(comparison):
+        return Estimate(float(comparison.system.cells.library_size[0]))
+
+    try:
+        report = evaluate(real, generated, train=train, n_splits=3)
+    finally:
+        del FIGURES["first_depth"]
+    unlabelled = pd.DataFrame(index=range(120))
+    ceilings = [split(unlabelled, 2, generator(0, f"split {i}"))[0] for i in range(3)]
+    first = real.X[[half.min() for half in ceilings]].sum(axis=1)
+    assert report.value("first_depth", "ceiling") == pytest.approx(first.mean())
 
 
-def test_the_picture_is_drawn_and_needs_the_cells(report, real, generated, tmp_path):
-    from matplotlib.image import imread
+def test_figures_over_all_cells_take_all_of_them(real, generated, train):
+    @figure("n_pairs", "genes", "lower", "How many cells.", all_cells=True)
+    def n_pairs(comparison):
+        return Estimate(float(len(comparison.reference.cells) * 1000 + len(comparison.system.cells)))
 
-    report.plot(tmp_path / "a.png")
-    evaluate(real, ad.AnnData(generated.X, var=generated.var)).plot(tmp_path / "b.png")
-    for name in ("a.png", "b.png"):
-        pixels = imread(tmp_path / name)[..., :3]
-        assert pixels.shape[1] > 1500
-        assert 0.5 < (pixels.min(axis=-1) == 1.0).mean() < 0.98  # something is drawn on a white page
-    with pytest.raises(UserError, match="run evaluate again"):
-        EvaluationReport.from_dict(report.to_dict()).plot(tmp_path / "c.png")
+    try:
+        report = evaluate(real, generated, train=train, max_cells=20)
+    finally:
+        del FIGURES["n_pairs"]
+    found = {system: report.value("n_pairs", system) for system in ("ceiling", "generated", "memoriser")}
+    assert found == {"ceiling": 120120, "generated": 120150, "memoriser": 120200}
+
+
+def test_the_latent_space_of_a_model_is_judged_too(real, generated, train):
+    class Model:
+        def get_latent_representation(self, adata: ad.AnnData) -> np.ndarray:
+            return np.asarray(log1p_cp10k(adata.X.tocsr())[:, :4].toarray(), dtype=np.float32)
+
+    report = evaluate(real, generated, train=train, model=Model())
+    assert list(report.spaces) == ["pca", "hvg", "latent"]
+    assert report.spaces["latent"].startswith("4 latent coordinates")
+    assert report.value("wasserstein2[latent]") > 0
+    assert report.value("wasserstein2") == evaluate(real, generated, train=train).value("wasserstein2")
+
+
+def test_the_published_profile_follows_the_recipe(real, generated, train):
+    report = evaluate(real, generated, profile="published")
+    assert list(report.systems) == ["generated"]
+    assert [row.name for row in report.figures] == [
+        "wasserstein2",
+        "mmd2_published",
+        "frechet_distance",
+        "nearest_neighbour_accuracy",
+    ]
+    assert (report.n_cells, report.n_splits, report.profile) == (120, 1, "published")
+    assert report.notes[0].startswith("Profile 'published'")
+    assert report.findings == report.labels == ()
+    with_train = evaluate(real, generated, train=train, profile="published")
+    assert list(with_train.systems) == ["generated", "independent_nb", "pca_gaussian", "memoriser"]
+    assert with_train.figures[0].values["generated"] == report.figures[0].values["generated"]
+
+
+def test_the_published_figures_by_hand(real, generated):
+    as_many = generated[:120].copy()
+    report = evaluate(real, as_many, profile="published")
+    # all real cells fit the space and are the reference
+    space = FeatureSpace.fit(log1p_cp10k(real.X))
+    x, y = (np.asarray((log1p_cp10k(a.X) - space.mean) @ space.components.T) for a in (as_many, real))
+    assert report.value("wasserstein2") == pytest.approx(wasserstein2(x, y))
+    assert report.value("frechet_distance") == pytest.approx(frechet_distance(x, y))
+    assert report.value("mmd2_published") == pytest.approx(mmd2(x, y, PUBLISHED_BANDWIDTHS, unbiased=False))
+
+
+def test_subsamples_keep_the_shares_of_labels_to_within_one_cell(real):
+    labels = real.obs[["cell_type"]].astype(object).reset_index(drop=True)
+    chosen = stratified_choice(labels, 37, np.random.default_rng(0))
+    assert len(set(chosen)) == 37
+    assert (np.diff(chosen) > 0).all()
+    expected = labels["cell_type"].value_counts() * 37 / len(labels)
+    assert (labels["cell_type"].iloc[chosen].value_counts() - expected).abs().max() <= 1
+    np.testing.assert_array_equal(stratified_choice(labels, 500, np.random.default_rng(0)), np.arange(len(labels)))
+    # every cell has the same chance
+    rng = np.random.default_rng(1)
+    often = np.bincount(np.concatenate([stratified_choice(labels, 30, rng) for _ in range(800)]), minlength=len(labels))
+    assert abs(often / 800 - 0.25).max() < 0.08
+
+
+def test_halves_of_a_split_share_no_cell_and_weights_stay_with_their_cells(report):
+    sides = report.exhibits.sides
+    assert set(sides) == {"reference", *SYSTEMS}
+    assert all(len(side.cells) == 60 for side in sides.values())
+    reference, ceiling = ({tuple(row) for row in sides[name].features["pca"]} for name in ("reference", "ceiling"))
+    assert len(reference | ceiling) == 120
+    held_out = sides["memoriser"]
+    again = split_sides(held_out, {"ceiling": held_out}, 30, 2, seed=0)
+    positions = {tuple(row): i for i, row in enumerate(held_out.features["pca"])}
+    for one in again:
+        for side in (one.reference, one.systems["ceiling"]):
+            rows = [positions[tuple(row)] for row in side.features["pca"]]
+            np.testing.assert_array_equal(side.weights, held_out.weights[:, rows])
+
+
+def test_a_memorising_generator_is_caught(real, train):
+    copies = train.copy()
+    report = evaluate(real, copies, train=train, conditions=["cell_type"], n_resamples=50)
+    assert report.value("exact_duplicates") == 1.0
+    assert report.value("nearest_training_ratio") == 0.0
+    assert any(finding.level == "problem" and finding.topic == "memorisation" for finding in report.findings)
+
+
+def test_a_mode_dropping_generator_is_caught(make_cells, real, train):
+    dropping = make_cells(300, seed=12)
+    dropping = dropping[(dropping.obs["cell_type"] == "B").to_numpy()].copy()
+    report = evaluate(real, dropping, train=train, conditions=["cell_type"], n_resamples=50)
+    assert report.value("recall") < report.value("recall", "ceiling") - 0.2
+    assert report.value("coverage") < report.value("coverage", "ceiling") - 0.2
+    problems = {finding.topic for finding in report.findings if finding.level == "problem"}
+    assert problems & {"modes", "labels"}
+
+
+def test_no_global_random_state_is_touched_and_nothing_is_warned_about(real, generated, train):
+    before = np.random.get_state()[1].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(real, generated, train=train, conditions=["cell_type"])
+    np.testing.assert_array_equal(np.random.get_state()[1], before)
+
+
+def test_beyond_the_limit_exact_transport_takes_a_part_and_sliced_transport_all(real, generated, train, monkeypatch):
+    assert EXACT_TRANSPORT_CELLS == 5000
+    whole = evaluate(real, generated, train=train)
+    monkeypatch.setattr(fidelity, "EXACT_TRANSPORT_CELLS", 30)
+    monkeypatch.setattr(figures.distances, "EXACT_TRANSPORT_CELLS", 30)
+    part = evaluate(real, generated, train=train)
+    assert any(note.startswith("wasserstein2 is of 30 of the 60 cells") for note in part.notes)
+    # fewer cells are farther apart
+    assert part.value("wasserstein2", "ceiling") > whole.value("wasserstein2", "ceiling")
+    assert part.value("sliced_wasserstein2") == whole.value("sliced_wasserstein2")
+    assert part.value("frechet_distance") == whole.value("frechet_distance")

@@ -7,10 +7,12 @@ from scldm.evaluation.genes import (
     gene_gene_agreement,
     gene_means,
     mean_absolute_error,
+    pair_correlations,
     pearson,
+    pearson_rows,
     zero_fractions,
 )
-from scldm.evaluation.space import FeatureSpace, log1p_cp10k
+from scldm.evaluation.normalisation import log1p_cp10k
 
 
 def test_means_and_zero_fractions_by_hand():
@@ -58,16 +60,35 @@ def test_log1p_cp10k_by_hand_and_of_an_empty_cell():
     np.testing.assert_allclose(log1p_cp10k(counts).toarray(), [[np.log1p(2500), 0, np.log1p(7500)], [0, 0, 0]])
 
 
-def test_the_feature_space_is_the_principal_components_of_the_fitted_cells():
+def test_pearson_of_rows_among_chosen_values():
     rng = np.random.default_rng(0)
-    dense = rng.poisson(rng.gamma(2.0, size=(50, 20))).astype(float)
-    space = FeatureSpace.fit(csr_matrix(dense), n_components=4)
-    features = space.transform(csr_matrix(dense))
-    left, scale, _ = np.linalg.svd(dense - dense.mean(axis=0), full_matrices=False)
-    np.testing.assert_allclose(np.abs(features), np.abs(left[:, :4] * scale[:4]), atol=1e-6)
-    np.testing.assert_allclose(space.components @ space.components.T, np.eye(4), atol=1e-8)
+    x, y = rng.normal(size=(2, 3, 40))
+    among = rng.random((3, 40)) < 0.6
+    found = pearson_rows(x, y, among)
+    for row in range(3):
+        assert found[row] == pytest.approx(np.corrcoef(x[row, among[row]], y[row, among[row]])[0, 1])
+    np.testing.assert_allclose(pearson_rows(x, y), [pearson(x[row], y[row]) for row in range(3)])
 
 
-def test_the_feature_space_shrinks_with_the_data():
-    tiny = csr_matrix(np.random.default_rng(0).poisson(2.0, size=(9, 40)).astype(float))
-    assert len(FeatureSpace.fit(tiny).components) == 8
+def test_pair_correlations_of_resamples_are_those_of_the_cells_drawn_so_often():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(30, 5)) + rng.normal(size=(30, 1)) + 10.0
+    values[:, 2] = 4.0
+    weights = np.vstack([np.ones(30), rng.poisson(1.0, size=(2, 30))])
+    found = pair_correlations(values, weights)
+    for row, weight in enumerate(weights.astype(int)):
+        drawn = gene_correlations(csr_matrix(np.repeat(values, weight, axis=0)), np.arange(5))
+        np.testing.assert_allclose(found[row], drawn[np.triu_indices(5, k=1)], atol=1e-6)
+
+
+def test_pair_correlations_within_groups_leave_out_what_differs_between_them():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 3, 3000)
+    independent = rng.normal(size=(3000, 4))
+    values = independent + 3.0 * groups[:, None]  # all genes follow the group and nothing else
+    assert pair_correlations(values, np.ones((1, 3000))).min() > 0.8
+    within = pair_correlations(values, np.ones((1, 3000)), groups)
+    assert np.abs(within).max() < 0.06
+    residuals = values - np.stack([values[groups == g].mean(axis=0) for g in range(3)])[groups]
+    expected = np.corrcoef(residuals.T)[np.triu_indices(4, k=1)]
+    np.testing.assert_allclose(within[0], expected)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.sparse import csr_matrix
 
+from scldm.evaluation.baselines.base import BLOCK_CELLS, Baseline, draw_donors
+
 __all__ = ["IndependentNegativeBinomial"]
 
 # With fewer cells than this a label's own dispersions are noise: it borrows those pooled over all labels.
 _MIN_CELLS_FOR_DISPERSION = 10
-_BLOCK_CELLS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class IndependentNegativeBinomial:
+class IndependentNegativeBinomial(Baseline):
     """Independent negative binomials: mean = depth x rate[label, gene], variance = mean + dispersion x mean^2.
 
     Knows what each labelled population looks like on average and how much each gene varies in it, and nothing about
@@ -32,6 +34,8 @@ class IndependentNegativeBinomial:
     labels, depths
         Joint label code and library size (UMI counts) of the training cells, from which generated cells draw theirs.
     """
+
+    description: ClassVar[str] = "every gene by itself: a negative binomial per combination of labels"
 
     rates: Float[np.ndarray, "labels genes"]
     dispersions: Float[np.ndarray, "labels genes"]
@@ -71,24 +75,11 @@ class IndependentNegativeBinomial:
         return cls(rates=rates, dispersions=dispersions, labels=labels, depths=depths)
 
     def sample(self, n_cells: int, rng: np.random.Generator) -> tuple[csr_matrix, Int[np.ndarray, " cells"]]:
-        """Generate cells.
-
-        Parameters
-        ----------
-        n_cells
-            How many.
-        rng
-            Source of all randomness.
-
-        Returns
-        -------
-        UMI counts (cells x genes, float32) and, for every cell, the position of the training cell whose labels and
-        depth it was given.
-        """
-        donors = rng.choice(len(self.labels), n_cells, replace=n_cells > len(self.labels))
+        """Generate cells; see `Baseline.sample`."""
+        donors = draw_donors(len(self.labels), n_cells, rng)
         blocks = []
-        for start in range(0, n_cells, _BLOCK_CELLS):
-            donor = donors[start : start + _BLOCK_CELLS]
+        for start in range(0, n_cells, BLOCK_CELLS):
+            donor = donors[start : start + BLOCK_CELLS]
             mean = self.depths[donor, None] * self.rates[self.labels[donor]]
             dispersion = self.dispersions[self.labels[donor]]
             shape = 1.0 / np.where(dispersion > 0, dispersion, 1.0)

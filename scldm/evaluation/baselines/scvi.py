@@ -1,0 +1,127 @@
+"""The baseline everyone knows: scVI, sampled from its prior. Needs scvi-tools, an extra of scldm."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import tempfile
+import warnings
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from anndata import AnnData
+from jaxtyping import Float, Int
+from scipy import sparse
+from scipy.sparse import csr_matrix
+
+from scldm.errors import UserError
+from scldm.evaluation.baselines.base import BLOCK_CELLS, Baseline, draw_donors
+
+__all__ = ["SCVI", "is_installed"]
+
+N_EPOCHS = 80
+
+
+def is_installed() -> bool:
+    """Whether scvi-tools can be used."""
+    return importlib.util.find_spec("scvi") is not None
+
+
+@dataclass(frozen=True, eq=False)
+class SCVI(Baseline):
+    """scVI (Lopez et al. 2018) with its own defaults; the joint label is its batch key.
+
+    A new cell is ``z ~ N(0, I)``, decoded with the label and the library size of a training cell; counts are drawn from
+    the zero-inflated negative binomial.
+
+    Attributes
+    ----------
+    module
+        The trained network.
+    labels, depths
+        Joint label code and library size (UMI counts) of the training cells, from which generated cells draw theirs.
+    """
+
+    description: ClassVar[str] = "scVI, prior samples; the combination of labels is its batch"
+
+    module: Any
+    labels: Int[np.ndarray, " cells"]
+    depths: Float[np.ndarray, " cells"]
+
+    @classmethod
+    def fit(
+        cls, counts: csr_matrix, labels: Int[np.ndarray, " cells"], *, n_epochs: int = N_EPOCHS, seed: int = 0
+    ) -> SCVI:
+        """Train the network on the CPU.
+
+        Parameters
+        ----------
+        counts
+            UMI counts of the training cells, cells x genes. Cells without any count are left out of the training.
+        labels
+            Joint label code, 0 .. labels - 1.
+        n_epochs
+            Passes over the training cells.
+        seed
+            Of the initial weights and the order of the cells.
+
+        Raises
+        ------
+        UserError
+            If scvi-tools is not installed.
+        """
+        if not is_installed():
+            raise UserError('scVI needs scvi-tools, which is not installed: pip install "scldm[scvi]"')
+        depths = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+        kept = np.flatnonzero(depths > 0)
+        cells = AnnData(counts[kept].astype(np.float32), obs={"label": labels[kept].astype(str)})
+        cells.obs["label"] = cells.obs["label"].astype("category")
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), tempfile.TemporaryDirectory() as work:
+            # They are about data loaders and devices, nothing that a reader could change.
+            warnings.simplefilter("ignore")
+            model = _train(cells, n_epochs, seed, work)
+        # scVI numbers labels by their sorted names, which here are numbers as text
+        known = {int(name): code for code, name in enumerate(cells.obs["label"].cat.categories)}
+        codes = np.array([known.get(int(label), 0) for label in labels], dtype=np.int64)
+        return cls(model.module.eval().cpu(), codes, depths)
+
+    def sample(self, n_cells: int, rng: np.random.Generator) -> tuple[csr_matrix, Int[np.ndarray, " cells"]]:
+        """Generate cells; see `Baseline.sample`."""
+        donors = draw_donors(len(self.labels), n_cells, rng)
+        blocks = []
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**62)))
+            for start in range(0, n_cells, BLOCK_CELLS):
+                donor = donors[start : start + BLOCK_CELLS]
+                depth = torch.as_tensor(np.maximum(self.depths[donor], 1e-8), dtype=torch.float32)
+                generated = self.module.generative(
+                    z=torch.randn(len(donor), self.module.n_latent),
+                    library=depth.log()[:, None],
+                    batch_index=torch.as_tensor(self.labels[donor])[:, None],
+                    y=torch.zeros(len(donor), 1, dtype=torch.int64),
+                )
+                blocks.append(csr_matrix(generated["px"].sample().numpy()))
+        return sparse.vstack(blocks, format="csr").astype(np.float32), donors
+
+
+def _train(cells: AnnData, n_epochs: int, seed: int, work: str) -> Any:
+    import scvi
+
+    for name in ("lightning.fabric", "lightning.pytorch", "lightning_fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    scvi.settings.verbosity = logging.ERROR
+    scvi.settings.seed = seed
+    scvi.model.SCVI.setup_anndata(cells, batch_key="label")
+    model = scvi.model.SCVI(cells)
+    model.train(
+        max_epochs=n_epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=work,
+    )
+    return model

@@ -1,0 +1,66 @@
+"""How sure is a figure? Bootstrap replicates from cell weights, the same resamples for every figure and system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+__all__ = ["N_RESAMPLES", "Estimate", "draw_weights", "weighted_mean"]
+
+N_RESAMPLES = 200
+CONFIDENCE = 0.95
+
+Weights = Float[np.ndarray, "resamples cells"]
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """The value of a figure, and what it would have been in every bootstrap resample of the cells.
+
+    Attributes
+    ----------
+    value
+        From the cells as they are.
+    replicates
+        From the resampled cells; None where a figure has no interval.
+    """
+
+    value: float
+    replicates: Float[np.ndarray, " resamples"] | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Bootstrap interval (95 %) round the value.
+
+        Distances between samples are biased upwards, and those between resamples twice as much, so it is the
+        *spread* of the replicates round their own mean that is laid round the value.
+        """
+        if self.replicates is None:
+            return None
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(self.replicates - self.replicates.mean(), [tail, 1 - tail])
+        return self.value + float(low), self.value + float(high)
+
+    @staticmethod
+    def mean(estimates: Sequence[Estimate]) -> Estimate:
+        """Average one figure over several splits of the same cells, resample by resample."""
+        value = float(np.mean([e.value for e in estimates]))
+        replicates = [e.replicates for e in estimates if e.replicates is not None]
+        return Estimate(value, np.mean(replicates, axis=0) if len(replicates) == len(estimates) else None)
+
+
+def draw_weights(n_cells: int, rng: np.random.Generator, n_resamples: int = N_RESAMPLES) -> Weights:
+    """Draw how often every cell is in every resample: independent Poisson counts of mean 1.
+
+    Independent weights, unlike those of drawing a fixed number of cells, stay a bootstrap for any part of the cells.
+    """
+    return rng.poisson(1.0, size=(n_resamples, n_cells)).astype(np.float32)
+
+
+def weighted_mean(values: Float[np.ndarray, " cells"], weights: Weights) -> Estimate:
+    """Estimate the mean over cells of a quantity that every cell has."""
+    total = np.maximum(weights.sum(axis=1), 1.0)
+    return Estimate(float(np.mean(values)), (weights @ np.asarray(values, dtype=np.float64)) / total)

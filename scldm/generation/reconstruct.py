@@ -1,0 +1,61 @@
+"""The autoencoder by itself: cells through the bottleneck and back, to see what of a generator's error is its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+
+from scldm.nn.objective import step_generator
+
+if TYPE_CHECKING:
+    from scldm.model import ScLDM
+
+__all__ = ["reconstruct"]
+
+BATCH_CELLS = 512
+
+
+@torch.inference_mode()
+def reconstruct(model: ScLDM, adata: ad.AnnData, *, layer: str | None = None, seed: int = 0) -> ad.AnnData:
+    """Encode real cells, draw from their posteriors, decode, and draw counts at every cell's own depth.
+
+    Nothing here comes from the prior: what these cells lack of real ones was lost in the autoencoder.
+
+    Parameters
+    ----------
+    model
+        Trained.
+    adata
+        Real cells; genes are aligned by name, and attributes that the model has are used where the cells have them.
+    layer
+        Layer that holds the counts; None reads ``X``.
+    seed
+        Of the posterior draws and of the counts.
+
+    Returns
+    -------
+    As many cells, with the ``obs`` of `adata`, over the genes of the model; integer UMI counts as float32 CSR in ``X``.
+
+    Raises
+    ------
+    UserError
+        If the model is not trained or the cells cannot be read.
+    """
+    sampler, source = model._trained(), model.open_aligned(adata, layer=layer)
+    device, attribute = sampler.device, sampler.dispersion_attribute
+    blocks = []
+    for number, start in enumerate(range(0, source.n_cells, BATCH_CELLS)):
+        generator = step_generator(seed, "reconstruct", number, device)
+        batch = source.batch(np.arange(start, min(start + BATCH_CELLS, source.n_cells))).to(device)
+        posterior = sampler.vae.encode(batch)
+        latents = posterior.sample(torch.randn(posterior.mean.shape, generator=generator, device=device))
+        category = None if attribute is None else batch.categorical[:, attribute]
+        counts = sampler.vae.sample_counts(latents, batch.library_size, generator, category)
+        blocks.append(sp.csr_matrix(counts.cpu().numpy()))
+    var = pd.DataFrame(index=pd.Index(model.schema.genes, dtype=object))
+    return ad.AnnData(sp.vstack(blocks, format="csr"), obs=adata.obs.copy(), var=var)

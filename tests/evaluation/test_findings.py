@@ -1,0 +1,202 @@
+"""Verdicts in words: from made-up numbers, and from generators that are broken on purpose."""
+
+import numpy as np
+import pytest
+
+from scldm.evaluation.findings import Finding, find
+from scldm.evaluation.labels import LabelFidelity
+from scldm.evaluation.registry import FIGURES
+from scldm.evaluation.rules import RULES, TOPICS
+from scldm.evaluation.values import FigureValues, Value
+
+SYSTEMS = ("ceiling", "ours", "independent_nb", "memoriser")
+
+
+def row(name: str, group: str = "distances", direction: str = "higher", width: float = 0.01, **values) -> FigureValues:
+    found = {k: None if v is None else Value(v, v - width, v + width) for k, v in values.items()}
+    return FigureValues(name, group, direction, "", found)
+
+
+def label(name: str, n_real: int, n_generated: int, real: float = 0.9, own: float | None = 0.9, depth: float = 1.0):
+    agreement = {"real": Value(real, real - 0.02, real + 0.02), "ours": None}
+    if own is not None:
+        agreement["ours"] = Value(own, own - 0.02, own + 0.02)
+    return LabelFidelity("cell_type", name, n_real, {"ours": n_generated}, n_real < 20, agreement, {"ours": depth})
+
+
+def levels(found: tuple[Finding, ...], topic: str) -> list[str]:
+    return [finding.level for finding in found if finding.topic == topic]
+
+
+def test_every_rule_is_about_a_registered_figure():
+    import scldm.evaluation.figures  # noqa: F401
+
+    for rule in RULES:
+        figure = FIGURES[rule.figure]
+        assert rule.topic in TOPICS
+        assert rule.per_condition == (figure.scope == "condition")
+        assert rule.warning < rule.problem
+        assert rule.sentence.format(value=0.5, ceiling=0.5, loss=0.5, condition="cell_type").endswith((".", "?"))
+
+
+@pytest.mark.parametrize(
+    ("figure", "topic", "ceiling", "fine", "warning", "problem"),
+    [
+        ("exact_duplicates", "memorisation", 0.0, 0.0, 0.008, 0.05),
+        ("near_duplicates", "memorisation", 0.01, 0.02, 0.08, 0.5),
+        ("nearest_training_ratio", "memorisation", 1.0, 0.97, 0.90, 0.3),
+        ("membership_auroc", "memorisation", 0.49, 0.53, 0.57, 0.7),
+        ("membership_auroc", "memorisation", 0.58, 0.6, 0.66, 0.8),
+        ("nearest_neighbour_accuracy", "memorisation", 0.5, 0.47, 0.35, 0.1),
+        ("nearest_neighbour_accuracy", "distances", 0.49, 0.53, 0.6, 0.9),
+        ("nearest_training_ratio", "distances", 1.0, 1.05, 1.3, 1.8),
+        ("recall", "modes", 0.92, 0.85, 0.7, 0.3),
+        ("coverage", "modes", 0.97, 0.9, 0.8, 0.5),
+        ("frechet_distance", "distances", 2.8, 3.5, 5.0, 20.0),
+        ("precision", "distances", 0.92, 0.85, 0.75, 0.4),
+        ("label_agreement[cell_type]", "labels", 0.8, 0.82, 0.87, 0.95),
+        ("label_agreement[cell_type]", "labels", 0.9, 0.88, 0.85, 0.3),
+        ("gene_gene_correlation", "correlations", 0.95, 0.94, 0.88, 0.5),
+        ("gene_gene_correlation_within", "correlations", 0.75, 0.7, 0.6, 0.06),
+        ("marker_fold_change_correlation[cell_type]", "genes", 0.8, 0.75, 0.6, 0.1),
+        ("zero_fraction_mae", "zeros", 0.05, 0.06, 0.1, 0.3),
+        ("depth_ratio", "depth", 1.0, 1.05, 1.3, 2.0),
+        ("depth_ratio", "depth", 1.0, 0.95, 0.75, 0.4),
+    ],
+)
+def test_limits_in_both_directions(figure, topic, ceiling, fine, warning, problem):
+    for value, expected in ((fine, "good"), (warning, "warning"), (problem, "problem")):
+        rows = [row(figure, width=0.002, ceiling=ceiling, ours=value, memoriser=None)]
+        found = find(rows, (), ("ours",), SYSTEMS)
+        assert [f.level for f in found if f.topic == topic and f.level != "good"] == [expected] * (expected != "good")
+
+
+def test_a_difference_that_chance_explains_is_no_finding():
+    values = {"ceiling": 0.92, "ours": 0.75}
+    assert levels(find([row("recall", width=0.05, **values)], (), ("ours",), SYSTEMS), "modes") == ["warning"]
+    assert levels(find([row("recall", width=0.15, **values)], (), ("ours",), SYSTEMS), "modes") == ["good"]
+
+
+def test_where_real_cells_hardly_agree_nothing_is_judged():
+    rows = [row("gene_gene_correlation_within", ceiling=0.23, ours=0.05)]
+    assert levels(find(rows, (), ("ours",), SYSTEMS), "correlations") == []
+
+
+def test_numbers_stand_in_the_sentences_and_problems_come_first():
+    rows = [
+        row("recall", ceiling=0.92, ours=0.4),
+        row("exact_duplicates", ceiling=0.0, ours=0.0),
+        row("depth_ratio", ceiling=1.0, ours=0.8),
+    ]
+    found = find(rows, (), ("ours",), SYSTEMS)
+    assert [finding.level for finding in found] == ["problem", "warning", "good"]
+    assert "only 40% of them" in found[0].sentence
+    assert "92%" in found[0].sentence
+    assert "0.80 times" in found[1].sentence
+    assert found[2].sentence == "No sign of memorised training cells: exact copies 0 (real: 0)."
+
+
+def test_missing_values_are_passed_over():
+    rows = [row("recall", ceiling=0.9, ours=None), row("precision", ours=0.1), row("coverage", ceiling=None, ours=0.1)]
+    assert find(rows, (), ("ours",), SYSTEMS) == ()
+
+
+def test_other_spaces_say_nothing_twice():
+    rows = [row("recall", ceiling=0.9, ours=0.9), row("recall[hvg]", ceiling=0.9, ours=0.1)]
+    assert levels(find(rows, (), ("ours",), SYSTEMS), "modes") == ["good"]
+
+
+def test_missing_labels():
+    labels = (label("B", 80, 80), label("T", 50, 0, own=None), label("NK", 5, 0, own=None), label("new", 0, 9))
+    (missing,) = (f for f in find((), labels, ("ours",), SYSTEMS) if f.topic == "modes")
+    assert missing.level == "problem"
+    assert missing.sentence == "No cell was generated for 2 of the 3 labels of cell_type: 'T' (50 held-out cells)."
+    rare = (label("B", 80, 80), label("NK", 5, 0, own=None))
+    assert levels(find((), rare, ("ours",), SYSTEMS), "modes") == ["warning"]
+    unlabelled = (label("B", 80, 0, own=None), label("T", 50, 0, own=None))
+    assert find((), unlabelled, ("ours",), SYSTEMS) == ()
+
+
+def test_labels_that_are_off_are_named():
+    labels = (label("B", 80, 80, own=0.75), label("T", 80, 80, own=0.88), label("NK", 80, 80, own=0.5, depth=2.5))
+    found = find((), labels, ("ours",), SYSTEMS)
+    assert [(f.level, f.topic) for f in found] == [("problem", "labels"), ("warning", "depth")]
+    assert "'NK' 50% (real cells: 90%), 'B' 75% (real cells: 90%)." in found[0].sentence
+    assert "'T'" not in found[0].sentence
+    assert "'NK' 2.50" in found[1].sentence
+    assert find((), (label("NK", 80, 10, own=0.1), label("rare", 10, 80, own=0.1)), ("ours",), SYSTEMS) == ()
+
+
+def test_behind_a_baseline():
+    rows = [
+        row("wasserstein2", direction="lower", ceiling=7.0, ours=9.0, independent_nb=8.0),
+        row("recall", ceiling=0.9, ours=0.9, independent_nb=0.91),
+        row("depth_ratio", direction="closest to ceiling", ceiling=1.0, ours=1.01, independent_nb=1.0),
+        row("exact_duplicates", group="memorisation", direction="lower", ceiling=0.0, ours=0.5, independent_nb=0.0),
+    ]
+    (behind,) = (f for f in find(rows, (), ("ours",), SYSTEMS) if f.topic == "baselines")
+    assert behind.level == "warning"
+    assert behind.sentence == (
+        "Farther from real cells than the baseline independent_nb on 1 of 3 figures: wasserstein2."
+    )
+    ahead = [row("wasserstein2", direction="lower", ceiling=7.0, ours=7.5, independent_nb=8.0)]
+    assert levels(find(ahead, (), ("ours",), SYSTEMS), "baselines") == ["good"]
+
+
+def test_every_generator_is_judged():
+    rows = [row("recall", ceiling=0.9, ours=0.9, theirs=0.2)]
+    found = find(rows, (), ("ours", "theirs"), (*SYSTEMS, "theirs"))
+    assert [(f.system, f.level) for f in found] == [("ours", "good"), ("theirs", "problem")]
+
+
+@pytest.fixture(scope="module")
+def verdicts(make_cells) -> dict[str, tuple[Finding, ...]]:
+    """Judge good, memorising, mode-dropping, over-separated and shuffled generators in one run."""
+    from scldm.evaluation import evaluate
+
+    everything = make_cells(1400, seed=11)
+    train, real, good = (everything[start : start + n].copy() for start, n in ((0, 500), (500, 400), (900, 500)))
+    # types that overlap in real cells: the label of a fifth of the cells is that of the other type
+    for cells, seed in ((train, 0), (real, 1), (good, 2)):
+        wrong = np.random.default_rng(seed).random(cells.n_obs) < 0.2
+        types = cells.obs["cell_type"].astype(str).to_numpy()
+        cells.obs["true_type"] = types
+        cells.obs["cell_type"] = np.where(wrong, np.where(types == "B", "T", "B"), types)
+    memorising = train[:400].copy()
+    dropping = good[good.obs["cell_type"] == "B"].copy()
+    separated, shuffled = good.copy(), good.copy()
+    separated.obs["cell_type"] = separated.obs["true_type"]
+    shuffled.obs["cell_type"] = np.random.default_rng(3).permutation(good.obs["cell_type"])
+    generated = {
+        "good": good,
+        "memorising": memorising,
+        "dropping": dropping,
+        "separated": separated,
+        "shuffled": shuffled,
+    }
+    report = evaluate(real, generated, train=train, conditions=["cell_type"], n_splits=1, n_resamples=100)
+    return {name: tuple(f for f in report.findings if f.system == name) for name in generated}
+
+
+def test_a_good_generator_is_praised_and_not_criticised(verdicts):
+    assert {finding.level for finding in verdicts["good"]} == {"good"}
+    assert {"memorisation", "modes", "distances", "labels", "depth"} <= {f.topic for f in verdicts["good"]}
+
+
+def test_a_memorising_generator_is_caught(verdicts):
+    sentences = [f.sentence for f in verdicts["memorising"] if (f.level, f.topic) == ("problem", "memorisation")]
+    assert any("100.0% of the cells are exact copies" in sentence for sentence in sentences)
+    assert any("AUROC" in sentence for sentence in sentences)
+    assert any("0.00 times the distance" in sentence for sentence in sentences)
+
+
+def test_a_mode_dropping_generator_is_caught(verdicts):
+    sentences = [f.sentence for f in verdicts["dropping"] if (f.level, f.topic) == ("problem", "modes")]
+    assert any("No cell was generated for 1 of the 2 labels" in sentence for sentence in sentences)
+
+
+def test_over_separated_and_shuffled_labels_are_caught(verdicts):
+    (separated,) = (f for f in verdicts["separated"] if f.sentence.startswith("The labels of cell_type are told apart"))
+    (shuffled,) = (f for f in verdicts["shuffled"] if f.sentence.startswith("Cells do not look like their label"))
+    assert separated.level == shuffled.level == "problem"
+    assert levels(verdicts["separated"], "memorisation") == ["good"]

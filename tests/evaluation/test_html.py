@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Literal
+
+import anndata as ad
+import pytest
+
+from scldm.evaluation import evaluate
+from scldm.evaluation.findings import Finding
+from scldm.evaluation.html import standing, write_html
+from scldm.evaluation.html.labels import labels_table
+from scldm.evaluation.html.strip import draw_strip
+from scldm.evaluation.html.table import Columns, count_standings, split_name
+from scldm.evaluation.html.tags import NOTHING, Html, element, join, number, words
+from scldm.evaluation.labels import LabelFidelity
+from scldm.evaluation.report import EvaluationReport
+from scldm.evaluation.values import FigureValues, Value
+
+Direction = Literal["lower", "higher", "closest to ceiling"]
+MINUS = "\N{MINUS SIGN}"
+VOID = {"meta", "img", "br", "col"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced, and keeps text, addresses and pictures."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name in ("src", "href", "srcset", "data", "action"):
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def write(report: EvaluationReport, tmp_path: Path) -> tuple[str, Page]:
+    write_html(report, tmp_path / "report.html", embedding="pca")
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    return source, Page(source)
+
+
+def row(direction: Direction, **values: Value | float | None) -> FigureValues:
+    known = {name: Value(v) if isinstance(v, (int, float)) else v for name, v in values.items()}
+    return FigureValues("figure", "distances", direction, "what it is", known)
+
+
+@pytest.fixture(scope="session")
+def report(real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData) -> EvaluationReport:
+    return evaluate(real, generated, train=train, conditions=["cell_type", "batch"], n_splits=1, n_resamples=20)
+
+
+@pytest.fixture(scope="session")
+def source(report: EvaluationReport, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of `report`, with one note more."""
+    return write(replace(report, notes=("Mind the gap.",)), tmp_path_factory.mktemp("page"))[0]
+
+
+@pytest.mark.parametrize(
+    ("direction", "own", "expected"),
+    [
+        ("lower", 1.0, "ceiling"),
+        ("lower", 0.5, "ceiling"),
+        ("lower", 1.5, "between"),
+        ("lower", 3.0, "between"),
+        ("lower", 3.1, "behind"),
+        ("higher", 1.0, "ceiling"),
+        ("higher", 1.5, "ceiling"),
+        ("higher", 0.5, "between"),
+        ("higher", -1.1, "behind"),
+        ("closest to ceiling", 1.0, "ceiling"),
+        ("closest to ceiling", 1.5, "between"),
+        ("closest to ceiling", 0.5, "between"),
+        ("closest to ceiling", 3.1, "behind"),
+        ("closest to ceiling", -1.1, "behind"),
+    ],
+)
+def test_standing_by_direction(direction: Direction, own: float, expected: str) -> None:
+    # of the two baselines, three and minus one are the best on either side: both are 2 from the ceiling
+    best, worst = (3.0, 9.0) if direction != "higher" else (-1.0, -9.0)
+    figure = row(direction, ceiling=1.0, generated=own, nb=worst, gaussian=best, unknown=None)
+    assert standing(figure, "generated", ["nb", "gaussian", "unknown"]) == expected
+
+
+def test_intervals_that_face_each_other_decide_about_the_ceiling() -> None:
+    ceiling = Value(1.0, 0.0, 1.3)  # the half-width towards higher values is .3
+    near, far = Value(1.49, 1.09, 1.5), Value(1.51, 1.11, 9.0)  # .4 towards the ceiling: .5 together
+    assert standing(row("lower", ceiling=ceiling, generated=near, nb=5.0), "generated", ["nb"]) == "ceiling"
+    assert standing(row("lower", ceiling=ceiling, generated=far, nb=5.0), "generated", ["nb"]) == "between"
+    below = Value(0.0, -5.0, 0.01)
+    figure = row("closest to ceiling", ceiling=Value(1.0, 0.99, 9.0), generated=below, nb=5.0)
+    assert standing(figure, "generated", ["nb"]) == "between"
+    assert standing(figure, "generated", []) is None
+
+
+def test_a_baseline_at_the_ceiling_leaves_no_room_between() -> None:
+    assert standing(row("lower", ceiling=1.0, generated=1.5, nb=0.9), "generated", ["nb"]) == "behind"
+
+
+def test_standing_needs_values() -> None:
+    assert standing(row("lower", ceiling=None, generated=1.0, nb=2.0), "generated", ["nb"]) is None
+    assert standing(row("lower", ceiling=1.0, generated=None, nb=2.0), "generated", ["nb"]) is None
+    assert standing(row("lower", generated=1.0, nb=2.0), "generated", ["nb"]) is None
+    assert standing(row("lower", ceiling=1.0, generated=float("nan"), nb=2.0), "generated", ["nb"]) is None
+    assert standing(row("lower", ceiling=1.0, generated=1.0), "generated", []) == "ceiling"
+
+
+def test_standings_are_counted() -> None:
+    rows = [row("lower", ceiling=1.0, ours=own, nb=2.0) for own in (1.0, 1.5, 1.9, 2.5)] + [row("lower", ours=1.0)]
+    columns = Columns.of(["ceiling", "ours", "nb"], ["ours"])
+    assert count_standings(rows, "ours", columns) == {"ceiling": 1, "between": 2, "behind": 1}
+
+
+def test_columns_are_in_order() -> None:
+    columns = Columns.of(["ceiling", "b", "a", "independent_nb", "scvi", "memoriser"], ["b", "a"])
+    assert columns.names == ("ceiling", "b", "a", "independent_nb", "scvi", "memoriser")
+    assert columns.baselines == ("independent_nb", "scvi")
+
+
+@pytest.mark.parametrize(
+    ("value", "like", "text"),
+    [
+        (None, None, NOTHING),
+        (float("nan"), None, NOTHING),
+        (0.0, None, "0"),
+        (12345.6, None, "12,346"),
+        (12.345, None, "12.3"),
+        (1.0, None, "1.00"),
+        (0.12345, None, "0.123"),
+        (-0.0012345, None, f"{MINUS}0.00123"),
+        (0.5, 12.3, "0.5"),
+        (0.0004, 0.0, "0.00040"),
+    ],
+)
+def test_numbers_have_three_digits(value: float | None, like: float | None, text: str) -> None:
+    assert number(value, like) == text
+
+
+def test_names_of_figures_are_words() -> None:
+    assert words("frechet_distance") == "Fréchet distance"
+    assert words("gene_gene_correlation_within") == "Gene-gene correlation within"
+    assert split_name("mmd2[hvg]") == ("mmd2", "hvg")
+    assert split_name("mmd2") == ("mmd2", "")
+
+
+def test_text_is_escaped_and_html_is_not() -> None:
+    made = element("p", "a < b & c", element("b", '"'), title='"quoted" <i>', hidden=None)
+    assert made == '<p title="&quot;quoted&quot; &lt;i&gt;">a &lt; b &amp; c<b>&quot;</b></p>'
+    assert join("<", Html("<br>")) == "&lt;<br>"
+
+
+def test_strip_places_values_on_one_scale() -> None:
+    values = {"ceiling": Value(1.0, 0.0, 2.0), "ours": Value(5.0, 4.0, 6.0), "nb": Value(10.0), "memoriser": None}
+    strip = draw_strip(values, ["ours"], ["nb"], {"ours": "red", "nb": "blue"})
+    # 160 wide with margins of 8: 0 is at 8, 10 at 152
+    assert '<rect x="8.0" y="2" width="28.8"' in strip
+    assert '<circle cx="80.0"' in strip
+    assert 'points="147.0,13 152.0,8 157.0,13 152.0,18"' in strip
+    assert "ceiling" not in strip.split("<title>")[0]
+    assert draw_strip({"ours": None}, ["ours"], [], {}) == ""
+
+
+def fidelity(label: str, n_real: int, real: Value | None, own: Value | None, n_own: int = 50) -> LabelFidelity:
+    return LabelFidelity(
+        condition="kind",
+        label=label,
+        n_real=n_real,
+        n_generated={"generated": n_own},
+        rare=n_real < 20,
+        agreement={"real": real, "generated": own},
+        depth_ratio={"generated": 0.5 if own else None},
+    )
+
+
+def test_label_differences_are_coloured_by_size_unless_chance_explains_them() -> None:
+    labels = (
+        fidelity("grave", 90, Value(0.8), Value(0.5)),
+        fidelity("notable", 80, Value(0.8), Value(0.87)),
+        fidelity("small", 70, Value(0.8), Value(0.81)),
+        fidelity("chance", 60, Value(0.8, 0.6, 1.1), Value(0.6, 0.4, 0.8)),
+        fidelity("missing", 50, Value(0.8), None, n_own=0),
+        fidelity("rare one", 5, None, Value(1.0)),
+    )
+    html = labels_table(labels, ["generated"])
+    rows = {part.split('class="name">')[1].split("<")[0].strip(): part for part in html.split("<tr")[3:]}
+    assert list(rows) == ["grave", "notable", "small", "chance", "missing", "rare one"]
+    assert 'class="grave"' in rows["grave"]
+    assert "left:0.0%;width:50.0%" in rows["grave"]
+    assert f"{MINUS}30" in rows["grave"]
+    assert 'class="notable"' in rows["notable"]
+    assert "+7<" in rows["notable"]
+    assert 'class="small"' in rows["small"]
+    assert 'class="unsure"' in rows["chance"]
+    assert "60% … 100%" in rows["chance"]
+    assert "side behind" in rows["missing"]
+    assert "badge" in rows["rare one"]
+
+
+def test_page_is_whole_and_needs_nothing_from_outside(source: str) -> None:
+    page = Page(source)
+    assert source.startswith("<!DOCTYPE html>")
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    pictures = [address for address in page.addresses if address.startswith("data:image/png;base64,")]
+    others = [address for address in page.addresses if not address.startswith("data:image/png;base64,")]
+    assert all(base64.b64decode(p.split(",")[1]).startswith(b"\x89PNG") for p in pictures)
+    assert len(pictures) == 8  # two conditions: two embeddings, two dot plots
+    assert {address.removeprefix("#") for address in others} == set(page.ids)
+    assert not re.search(r"https?://|url\(|@import", source)
+
+
+def test_page_has_every_figure_finding_label_and_note(report: EvaluationReport, source: str) -> None:
+    page = Page(source)
+    for figure in report.figures:
+        assert f'title="{figure.name}: ' in source
+        assert figure.description in page.text
+    assert report.findings
+    for finding in report.findings:
+        assert finding.sentence in page.text
+    for label in report.labels:
+        assert label.label in page.text
+    for meaning in (*report.systems.values(), *report.spaces.values(), "Mind the gap."):
+        assert meaning in page.text
+
+
+def test_the_same_report_gives_the_same_page(report: EvaluationReport, source: str, tmp_path: Path) -> None:
+    assert write(replace(report, notes=("Mind the gap.",)), tmp_path)[0] == source
+    assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
+
+
+def test_the_published_profile_has_no_ceiling_to_stand_at(
+    real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData, tmp_path: Path
+) -> None:
+    report = evaluate(real, generated, train=train, profile="published", n_resamples=20)
+    source, page = write(report, tmp_path)
+    assert "ceiling" not in report.systems
+    assert 'class="mark"' not in source
+    assert "The ceiling is" not in page.text
+    assert "real against real" not in page.text
+
+
+def test_a_report_from_a_file_has_numbers_and_no_pictures(report: EvaluationReport, tmp_path: Path) -> None:
+    source, page = write(EvaluationReport.from_dict(report.to_dict()), tmp_path)
+    assert "img" not in page.tags
+    assert "no cells to draw" in page.text
+    assert source.count('class="figures"') == 1
+
+
+def test_problems_come_first(report: EvaluationReport, tmp_path: Path) -> None:
+    findings = tuple(
+        Finding(level, "depth", "generated", f"It is {level}.") for level in ("good", "warning", "problem")
+    )
+    _, page = write(replace(report, findings=findings, exhibits=None), tmp_path)
+    places = [page.text.index(f"It is {level}.") for level in ("problem", "warning", "good")]
+    assert places == sorted(places)
+
+
+def test_hostile_names_are_only_text(
+    real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData, tmp_path: Path
+) -> None:
+    evil, gene = '<script>alert("1")</script> & $\\frac{', "<b onclick='x'>&amp;$g$"
+    files = []
+    for adata in (real, generated, train):
+        adata = adata.copy()
+        adata.obs["<i>kind</i>"] = adata.obs["cell_type"].astype(str).replace({"T": evil})
+        adata.var_names = [gene, *adata.var_names[1:]]
+        files.append(adata)
+    system = "<img src=http://example.org/x>"
+    report = evaluate(
+        files[0], {system: files[1]}, train=files[2], conditions=["<i>kind</i>"], n_splits=1, n_resamples=20
+    )
+    source, page = write(report, tmp_path)
+    assert "script" not in page.tags
+    # only the bars of differences are <i>, and all pictures are the page's own
+    assert page.tags.count("i") == source.count('<i class="')
+    assert all(address.startswith(("#", "data:image/png")) for address in page.addresses)
+    for name in (evil, system, "<i>kind</i>"):
+        assert name in page.text
+        assert name not in source
+    assert gene in unescape(source)
+    assert gene not in source
+
+
+def test_page_without_conditions_and_training_cells(real: ad.AnnData, generated: ad.AnnData, tmp_path: Path) -> None:
+    report = evaluate(real, generated, n_splits=1, n_resamples=20)
+    _, page = write(report, tmp_path)
+    assert page.ids == ["findings", "figures", "embedding", "genes", "correlations", "depth", "notes"]
+    assert "The memoriser is the training cells" not in page.text
+
+
+def test_several_generators_have_a_column_each(
+    make_cells: Callable[..., ad.AnnData], real: ad.AnnData, train: ad.AnnData, tmp_path: Path
+) -> None:
+    bare = make_cells(100, seed=8)
+    del bare.obs["cell_type"]
+    report = evaluate(
+        real,
+        {"first": make_cells(100, seed=7), "second": bare},
+        train=train,
+        conditions=["cell_type"],
+        n_splits=1,
+        n_resamples=20,
+    )
+    source, page = write(report, tmp_path)
+    head = re.search(r'class="figures"><thead>.*?</thead>', source)
+    assert head is not None
+    names = [re.sub("<.*?>", "", cell) for cell in re.findall("<th .*?</th>", head.group())]
+    assert names[2:] == ["ceiling", "first", "second", "independent NB", "PCA Gaussian", "memoriser"]
+    assert "How real are cells from first and second?" in page.text
