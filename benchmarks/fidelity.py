@@ -36,10 +36,12 @@ class Plan:
     group_by: str | None = None
 
 
+# Conditions are what can be recognised in new cells: not the sex of the donors of onek1k, about which a classifier is
+# right as often as a coin in cells of donors that it has not seen.
 DATASETS = {
     "pbmc_facs_zheng": Plan(("cell_type",)),
     "kang_ifnb_scgen": Plan(("cell_type", "condition")),
-    "onek1k_subset": Plan(("cell_type", "sex"), group_by="indiv"),
+    "onek1k_subset": Plan(("cell_type",), group_by="indiv"),
     "worm_embryo_packer": Plan(("cell_type", "batch")),
     "mouse_sie_scdesign2": Plan(("cell_type",)),
 }

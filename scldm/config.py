@@ -99,6 +99,10 @@ class VAEConfig:
     """Weight of the KL term, per nat."""
     dropout: float = 0.1
     """Dropout on the pooled cell representation (wide layout only)."""
+    attribute_dropout: float = 0.15
+    """Share of training cells of which the encoder is not told an attribute (wide layout only); 1 hides them all."""
+    read_out_std: float = 0.03
+    """Standard deviation of the Gaussian prior on the weights with which a gene is read out (wide layout only)."""
     likelihood: Literal["negative_binomial", "poisson"] = "negative_binomial"
     """Distribution of the counts."""
     dispersion_by: str | None = None
@@ -119,6 +123,11 @@ class VAEConfig:
         )
         _require(channels % cross == 0, f"vae.{name} is {channels}; it must be a multiple of vae.{unit} ({cross}).")
         _require(self.kl_weight >= 0, f"vae.kl_weight is {self.kl_weight}; it must not be negative.")
+        _require(
+            0 <= self.attribute_dropout <= 1,
+            f"vae.attribute_dropout is {self.attribute_dropout}; it must be between 0 and 1.",
+        )
+        _require(self.read_out_std > 0, f"vae.read_out_std is {self.read_out_std}; it must be positive.")
         _require(0 <= self.dropout < 1, f"vae.dropout is {self.dropout}; it must be at least 0 and below 1.")
         # A setting without effect is a misunderstanding.
         _require(

@@ -215,7 +215,7 @@ class ScLDM:
         vae = self._build_vae(training.gene_totals())
         return vae, run_stage(
             "vae",
-            VAEObjective(vae, self._dispersion_attribute),
+            VAEObjective(vae, self._dispersion_attribute, training.n_cells),
             CellDataset(training),
             CellDataset(validation),
             self.config,
@@ -252,7 +252,7 @@ class ScLDM:
         # Every process waits for the one that writes; the file system is theirs in common, as the model directory is.
         if accelerator.is_main_process and not LatentStore.is_complete(directory):
             vae = vae.to(accelerator.device).eval()
-            LatentStore.write(directory, _encoded_blocks(vae, cells), cells.n_cells)
+            LatentStore.write(directory, _encoded_blocks(vae, cells, use_attributes=True), cells.n_cells)
         accelerator.wait_for_everyone()
         return LatentStore(directory)
 
@@ -350,14 +350,15 @@ class ScLDM:
     ) -> Float32[np.ndarray, "cells state"]:
         """Encode cells into the mean of their latent tokens, flattened: ``[cells, latents * channels]``.
 
-        Genes are aligned by name; attributes are not needed.
+        Genes are aligned by name. Attributes are not needed, and not used where they are there: what two cells with the
+        same counts are encoded into is the same.
         """
         return self.encode(self.open_aligned(adata, layer=layer), batch_size)
 
     def encode(self, source: CellSource, batch_size: int = ENCODE_BATCH) -> Float32[np.ndarray, "cells state"]:
         """Encode cells that :meth:`open_aligned` opened; see :meth:`get_latent_representation`."""
         vae = self._trained().vae
-        return np.concatenate([block.mean for block in _encoded_blocks(vae, source, batch_size)])
+        return np.concatenate([block.mean for block in _encoded_blocks(vae, source, batch_size, use_attributes=False)])
 
     def open_aligned(self, adata: ad.AnnData | str | os.PathLike[str], *, layer: str | None = None) -> CellSource:
         """Read cells in the gene order of this model; see ``source.coverage`` for how many genes they share."""
@@ -441,7 +442,14 @@ class ScLDM:
     def _build_vae(self, gene_totals: np.ndarray | None) -> VAE:
         k = self._dispersion_attribute
         config: VAEConfig = self.config.vae
-        return VAE(config, self.schema.n_genes, 0 if k is None else self.schema.n_categories[k], gene_totals)
+        return VAE(
+            config,
+            self.schema.n_genes,
+            0 if k is None else self.schema.n_categories[k],
+            gene_totals,
+            self.schema.n_categories,
+            len(self.schema.continuous),
+        )
 
     def _build_prior(self) -> DiT:
         config, vae = self.config.prior, self.config.vae
@@ -477,10 +485,13 @@ def _names(names: Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _encoded_blocks(vae: VAE, cells: CellSource, batch_size: int = ENCODE_BATCH) -> Iterator[EncodedCells]:
+def _encoded_blocks(
+    vae: VAE, cells: CellSource, batch_size: int = ENCODE_BATCH, *, use_attributes: bool
+) -> Iterator[EncodedCells]:
     device = next(vae.parameters()).device
     for start in range(0, cells.n_cells, batch_size):
         batch = cells.batch(np.arange(start, min(start + batch_size, cells.n_cells)))
-        mean, log_variance = vae.encode_arrays(batch.to(device))
+        seen = batch if use_attributes else batch.hide_attributes()
+        mean, log_variance = vae.encode_arrays(seen.to(device))
         depth = cells.schema.depth.to_normal(batch.library_size.numpy()).astype(np.float32)
         yield EncodedCells(mean, log_variance, depth, batch.categorical.numpy(), batch.continuous.numpy())

@@ -31,7 +31,7 @@ __all__ = [
     "write_model",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILES = ("config.json", "schema.json", "vae.safetensors", "prior.safetensors")
 
 
@@ -167,6 +167,11 @@ def _read_config(directory: Path) -> tuple[RunConfig, TrainingSummary]:
     if version > FORMAT_VERSION:
         raise UserError(
             f"'{directory}' has format version {version}, this scldm reads up to {FORMAT_VERSION}; update scldm."
+        )
+    if version < FORMAT_VERSION:
+        raise UserError(
+            f"'{directory}' has format version {version}, from before the encoder knew attributes; this scldm reads "
+            f"{FORMAT_VERSION} only: train the model again."
         )
     try:
         return RunConfig.from_dict(content["config"]), TrainingSummary(**content["training"])

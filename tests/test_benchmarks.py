@@ -165,7 +165,7 @@ def test_a_data_set_that_is_done_is_not_run_again(benchmarks, tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", [*words, "onek1k_subset", "worm_embryo_packer"])
     fidelity.main()
     assert calls == [
-        ("onek1k_subset.h5ad", ("cell_type", "sex"), "indiv", 0),
+        ("onek1k_subset.h5ad", ("cell_type",), "indiv", 0),
         ("worm_embryo_packer.h5ad", ("cell_type", "batch"), None, 0),
     ]
     assert "26 targets are met" in capsys.readouterr().out

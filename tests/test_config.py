@@ -123,6 +123,8 @@ def test_numbers_are_read_as_people_write_them():
         ({"vae": {"table_width": 100}}, "vae.table_width is 100; it must be a multiple of"),
         ({"vae": {"layout": "published", "n_cross_heads": 5}}, r"vae.width is 64; .* vae.n_cross_heads \(5\)"),
         ({"vae": {"dropout": 1.0}}, "vae.dropout is 1.0"),
+        ({"vae": {"attribute_dropout": 1.5}}, "vae.attribute_dropout is 1.5"),
+        ({"vae": {"read_out_std": 0.0}}, "vae.read_out_std is 0.0"),
         ({"vae": {"kl_weight": -0.1}}, "vae.kl_weight is -0.1"),
         ({"vae": {"dispersion_by": "batch"}}, "vae.dispersion_by is 'batch', which is not among data.conditions"),
         ({"prior": {"width": 9, "n_heads": 3}}, "prior.width is 9; it must be even"),

@@ -57,7 +57,7 @@ def test_saving_a_loaded_model_writes_the_same_files(model_dir, tmp_path):
 def test_directory_holds_all_that_is_needed_and_nothing_else(trained, model_dir):
     assert sorted(p.name for p in model_dir.iterdir()) == sorted([*FILES, "metrics.jsonl", "model_card.md"])
     assert {p.suffix for p in model_dir.iterdir()} == {".json", ".jsonl", ".safetensors", ".md"}
-    assert json.loads((model_dir / "config.json").read_text())["format_version"] == 1
+    assert json.loads((model_dir / "config.json").read_text())["format_version"] == 2
     assert len((model_dir / "metrics.jsonl").read_text().splitlines()) == 6
     moments = load_file(model_dir / "prior.safetensors")["latent_mean"]
     assert torch.equal(moments, trained._trained().statistics.mean)
@@ -84,7 +84,9 @@ def test_loading_executes_nothing(directory, monkeypatch):
 
 
 def test_weights_file_that_is_a_pickle_is_refused(directory):
-    torch.save(load_file(directory / "vae.safetensors"), directory / "vae.safetensors")
+    # Copies: the tensors that were read lie in the very file that is overwritten.
+    weights = {name: weight.clone() for name, weight in load_file(directory / "vae.safetensors").items()}
+    torch.save(weights, directory / "vae.safetensors")
     with pytest.raises(UserError, match=r"vae.safetensors' is damaged"):
         load(directory)
 
@@ -141,10 +143,17 @@ def test_missing_metrics_do_no_harm(directory):
     assert load(directory).sample(2, **FAST).n_obs == 2
 
 
-@pytest.mark.parametrize("name", ["config.json", "schema.json"])
-def test_newer_format_says_to_update(directory, name):
-    edit(directory / name, lambda content: content.update(format_version=2))
-    with pytest.raises(UserError, match=r"format version 2, this scldm reads up to 1; update scldm"):
+@pytest.mark.parametrize(("name", "known"), [("config.json", 2), ("schema.json", 1)])
+def test_newer_format_says_to_update(directory, name, known):
+    edit(directory / name, lambda content: content.update(format_version=known + 1))
+    message = rf"format version {known + 1}, this scldm reads up to {known}; update scldm"
+    with pytest.raises(UserError, match=message):
+        load(directory)
+
+
+def test_older_format_says_to_train_again(directory):
+    edit(directory / "config.json", lambda content: content.update(format_version=1))
+    with pytest.raises(UserError, match=r"format version 1, .* train the model again"):
         load(directory)
 
 

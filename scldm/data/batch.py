@@ -109,6 +109,22 @@ class CellBatch:
     def __len__(self) -> int:
         return self.n_cells
 
+    def hide_attributes(self, hidden: Bool[Tensor, "cells attributes"] | None = None) -> CellBatch:
+        """Make the same cells with attributes unknown.
+
+        Parameters
+        ----------
+        hidden
+            Which ones, categorical attributes first; None hides all.
+        """
+        if hidden is None:
+            categorical, continuous = torch.full_like(self.categorical, -1), torch.full_like(self.continuous, torch.nan)
+        else:
+            hidden_categorical, hidden_continuous = hidden.tensor_split([self.categorical.shape[1]], dim=1)
+            categorical = torch.where(hidden_categorical, -1, self.categorical)
+            continuous = torch.where(hidden_continuous, torch.nan, self.continuous)
+        return dataclasses.replace(self, categorical=categorical, continuous=continuous)
+
     def cell_ids(self) -> Int64[Tensor, " entries"]:
         """Return the row in the batch that every entry belongs to."""
         rows = torch.arange(self.n_cells, device=self.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +64,9 @@ class VAE(nn.Module):
     gene_totals
         UMI counts of every gene over the training cells; the decoder starts from their proportions. None starts from
         equal rates.
+    n_categories, n_continuous
+        Categories of every categorical attribute, and number of continuous ones, that the encoder of the wide layout
+        takes into account; the published layout sees the counts alone.
     """
 
     def __init__(
@@ -71,9 +75,12 @@ class VAE(nn.Module):
         n_genes: int,
         n_dispersion_categories: int = 0,
         gene_totals: Float[np.ndarray, " genes"] | None = None,
+        n_categories: Sequence[int] = (),
+        n_continuous: int = 0,
     ) -> None:
         super().__init__()
         self.config, self.n_genes = config, n_genes
+        self.n_attributes = len(n_categories) + n_continuous
         self.encoder: WideEncoder | PublishedEncoder
         self.decoder: WideDecoder | PublishedDecoder
         if config.layout == "wide":
@@ -86,6 +93,8 @@ class VAE(nn.Module):
                 n_cross_heads=config.n_cross_heads,
                 table_width=config.table_width,
                 dropout=config.dropout,
+                n_categories=n_categories,
+                n_continuous=n_continuous,
             )
             self.decoder = WideDecoder(
                 n_genes,
@@ -126,7 +135,7 @@ class VAE(nn.Module):
         Parameters
         ----------
         batch
-            Cells.
+            Cells; known attributes help to infer the latents (wide layout).
         pooled_dropout
             Uniform numbers that decide which pooled channels are dropped (wide layout, training only).
         """

@@ -14,6 +14,7 @@ latent slots fold into its read-out, and all logits are one matrix product of ce
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from scldm.data.batch import CellBatch
 from scldm.nn.attention import SelfAttentionBlock
+from scldm.nn.embeddings import AttributeEmbedding
 
 __all__ = ["AttentionPooling", "AttentionUnpooling", "WideDecoder", "WideEncoder"]
 
@@ -104,6 +106,9 @@ class WideEncoder(nn.Module):
         Channels of the value table, shared out among inducing points and heads.
     dropout
         Share of the pooled channels that is dropped in training.
+    n_categories, n_continuous
+        Attributes of the cells that help to infer the latents: the posterior is q(Z | cell, attributes). A cell of
+        which an attribute is not known is encoded without it.
     """
 
     def __init__(
@@ -117,16 +122,18 @@ class WideEncoder(nn.Module):
         n_cross_heads: int,
         table_width: int,
         dropout: float = 0.0,
+        n_categories: Sequence[int] = (),
+        n_continuous: int = 0,
     ) -> None:
         super().__init__()
         self.n_latents, self.dropout = n_latents, dropout
         self.pooling = AttentionPooling(n_genes, n_latents, n_cross_heads, table_width // (n_latents * n_cross_heads))
         self.pooled_norm = nn.LayerNorm(table_width)
-        self.mix = nn.Sequential(
-            nn.Linear(table_width + self.pooling.n_magnitudes, table_width),
-            nn.SiLU(),
-            nn.Linear(table_width, n_latents * width),
-        )
+        self.mix_input = nn.Linear(table_width + self.pooling.n_magnitudes, table_width)
+        self.mix_output = nn.Linear(table_width, n_latents * width)
+        self.attributes: AttributeEmbedding | None = None
+        if n_categories or n_continuous:
+            self.attributes = AttributeEmbedding(n_categories, n_continuous, table_width)
         self.positions = nn.Parameter(torch.randn(n_latents, width) * 0.02)
         self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads) for _ in range(n_layers))
         self.output_norm = nn.LayerNorm(width)
@@ -139,7 +146,7 @@ class WideEncoder(nn.Module):
         Parameters
         ----------
         batch
-            Cells.
+            Cells; their attributes are taken into account where they are known.
         pooled_dropout
             Uniform numbers below which a pooled channel is dropped; None drops nothing.
         """
@@ -147,7 +154,10 @@ class WideEncoder(nn.Module):
         pooled = self.pooled_norm(pooled)
         if pooled_dropout is not None and self.dropout:
             pooled = pooled * (pooled_dropout >= self.dropout) / (1 - self.dropout)
-        tokens = self.mix(torch.cat([pooled, magnitudes], dim=1))
+        mixed = self.mix_input(torch.cat([pooled, magnitudes], dim=1))
+        if self.attributes is not None:
+            mixed = mixed + self.attributes(batch.categorical, batch.continuous)
+        tokens = self.mix_output(nn.functional.silu(mixed))
         tokens = rearrange(tokens, "b (m d) -> b m d", m=self.n_latents) + self.positions
         for block in self.blocks:
             tokens = block(tokens)
@@ -227,6 +237,7 @@ class WideDecoder(nn.Module):
             nn.SiLU(),
             nn.Linear(table_width, table_width),
         )
+        self.output_norm = nn.LayerNorm(table_width, elementwise_affine=False)
         self.unpooling = AttentionUnpooling(
             n_genes, n_latents, n_cross_heads, table_width // (n_latents * n_cross_heads)
         )
@@ -238,7 +249,8 @@ class WideDecoder(nn.Module):
         tokens = self.input(latents) + self.positions
         for block in self.blocks:
             tokens = block(tokens)
-        return self.mix(tokens.flatten(1))
+        # Normalised, so that the size of a read-out says how far a gene moves, which is what its prior is about.
+        return self.output_norm(self.mix(tokens.flatten(1)))
 
     def log_rates(
         self, features: Float[Tensor, "cells table_width"], genes: Int64[Tensor, " genes"] | None = None

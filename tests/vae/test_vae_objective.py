@@ -141,3 +141,29 @@ def test_gradients_do_not_depend_on_how_threads_interleave(layout, by_category):
         gradients.append([p.grad.clone() for p in objective.parameters()])
     for repeated in gradients[1:]:
         assert all(torch.equal(a, b) for a, b in zip(gradients[0], repeated, strict=True))
+
+
+def test_read_outs_have_a_gaussian_prior_in_training():
+    torch.manual_seed(0)
+    config, batch = tiny.tiny_vae(dropout=0.0, read_out_std=0.2), tiny.tiny_batch()
+    objective = VAEObjective(VAE(config, N_GENES), n_training_cells=50)
+    noise = noise_of(objective, 8)
+    in_training, in_validation = objective.train()(batch, noise), objective.eval()(batch, noise)
+    squares = objective.network.decoder.unpooling.read_out.square().sum()
+    torch.testing.assert_close(in_training["loss"] - in_validation["loss"], (squares / (2 * 0.04 * 50)).expand(8))
+    torch.testing.assert_close(in_training["nll"], in_validation["nll"])
+
+
+def test_attributes_are_hidden_from_the_encoder_by_their_share_and_only_in_training():
+    torch.manual_seed(0)
+    batch = tiny.tiny_batch()
+    vae = VAE(tiny.tiny_vae(dropout=0.0, attribute_dropout=0.3), N_GENES, n_categories=(3,))
+    objective = VAEObjective(vae)
+    noise = {**noise_of(objective, 8), "hide": torch.linspace(0, 0.7, 8)[:, None]}
+    hidden = objective(batch.hide_attributes(), noise)["loss"]
+    shown = objective.eval()(batch, noise)["loss"]
+    assert (hidden != shown).all()
+    trained = objective.train()(batch, noise)["loss"]
+    torch.testing.assert_close(trained[:3], hidden[:3])
+    torch.testing.assert_close(trained[3:], shown[3:])
+    assert "hide" not in noise_of(objective_of(), 8)

@@ -140,7 +140,8 @@ def test_dropped_channels_do_not_reach_the_latents():
     pooled, magnitudes = encoder.pooling(batch)
     uniform = torch.rand(5, TABLE, generator=torch.Generator().manual_seed(0))
     kept = encoder.pooled_norm(pooled) * (uniform >= 0.25) / 0.75
-    tokens = encoder.mix(torch.cat([kept, magnitudes], 1)).unflatten(1, (N_LATENTS, 8)) + encoder.positions
+    mixed = encoder.mix_output(torch.nn.functional.silu(encoder.mix_input(torch.cat([kept, magnitudes], 1))))
+    tokens = mixed.unflatten(1, (N_LATENTS, 8)) + encoder.positions
     expected = encoder.output_norm(encoder.blocks[0](tokens))
     assert relative_error(encoder(batch, uniform), expected) < 1e-5
     assert relative_error(encoder(batch, uniform), plain) > 1e-2
@@ -196,3 +197,36 @@ def test_rates_depend_on_every_latent_token_but_not_on_other_cells():
         moved = latents.clone()
         moved[:, token] += 1.0
         assert relative_error(decoder.log_rates(decoder.features(moved)), rates) > 1e-4
+
+
+# Attributes and normalisation -------------------------------------------------------------------------------------
+
+
+def attributes_of(categorical: list[int], continuous: list[float]) -> CellBatch:
+    counts = np.repeat(counts_of(1, seed=3), len(categorical), axis=0)
+    codes, values = np.array(categorical)[:, None], np.array(continuous, dtype=np.float32)[:, None]
+    return CellBatch.from_csr(sp.csr_matrix(counts), codes, values)
+
+
+def test_attributes_move_the_latents_where_they_are_known():
+    encoder = encoder_of(n_categories=(3,), n_continuous=1)
+    tokens = encoder(attributes_of([0, 1, -1, -1, 0], [np.nan, np.nan, np.nan, 0.5, 0.5]))
+    distances = torch.cdist(tokens.flatten(1), tokens.flatten(1))
+    assert (distances + torch.eye(5) > 1e-4).all()
+    assert not tokens.isnan().any()
+
+
+def test_hidden_attributes_are_unknown_ones():
+    encoder = encoder_of(n_categories=(3,), n_continuous=1)
+    batch, unknown = attributes_of([0, 1, 2], [0.1, 0.2, 0.3]), attributes_of([-1] * 3, [np.nan] * 3)
+    torch.testing.assert_close(encoder(batch.hide_attributes()), encoder(unknown))
+    hidden = torch.tensor([[True, False], [False, True], [False, False]])
+    some = attributes_of([-1, 1, 2], [0.1, np.nan, 0.3])
+    torch.testing.assert_close(encoder(batch.hide_attributes(hidden)), encoder(some))
+    assert batch.categorical.tolist() == [[0], [1], [2]], "the batch itself stays as it was"
+
+
+def test_cell_features_have_mean_zero_and_variance_one():
+    features = decoder_of().features(5 * latents_of())
+    torch.testing.assert_close(features.mean(dim=1), torch.zeros(4), atol=1e-6, rtol=0)
+    torch.testing.assert_close(features.var(dim=1, correction=0), torch.ones(4), atol=1e-3, rtol=0)

@@ -109,7 +109,10 @@ def _header(report: EvaluationReport, columns: Columns, title: str) -> Html:
     if columns.baselines:
         how.append("The baselines are what simple statistics reach.")
     if columns.memoriser:
-        how.append("The memoriser is the training cells themselves: perfect likeness without one new cell.")
+        how.append(
+            "The memoriser is the training cells themselves, without one new cell; in spaces that were fitted on them "
+            "they lie unlike other real cells, so even perfect copies are seen."
+        )
     how.append("Small grey numbers are 95 % intervals; what a figure means is below its name.")
     return element(
         "header",
