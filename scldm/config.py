@@ -101,7 +101,7 @@ class VAEConfig:
     """Dropout on the pooled cell representation (wide layout only)."""
     attribute_dropout: float = 0.15
     """Share of training cells of which the encoder is not told an attribute (wide layout only); 1 hides them all."""
-    read_out_std: float = 0.03
+    read_out_std: float = 0.016
     """Standard deviation of the Gaussian prior on the weights with which a gene is read out (wide layout only)."""
     likelihood: Literal["negative_binomial", "poisson"] = "negative_binomial"
     """Distribution of the counts."""
