@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,27 @@ from accelerate import Accelerator
 from jaxtyping import Float32
 
 import scldm
-from scldm.config import DataConfig, RunConfig, VAEConfig
+from scldm.config import DataConfig, RunConfig
 from scldm.data.opening import open_source
-from scldm.data.sampler import CellDataset
 from scldm.data.schema import DatasetSchema
 from scldm.data.source import CellSource
-from scldm.data.split import split_cells
 from scldm.errors import UserError
 from scldm.generation.request import Conditions, GenerationRequest
 from scldm.generation.sampler import Sampler
 from scldm.generation.writer import CellsHeader, collect_cells, write_cells
 from scldm.model_directory import StoredModel, TrainingSummary, model_hash, read_model, write_model
+from scldm.networks import build_prior, build_vae, dispersion_attribute, parameter_counts
 from scldm.prior.dit import DiT
 from scldm.prior.guidance import Guidance
-from scldm.prior.latents import EncodedCells, LatentStatistics, LatentStore
-from scldm.prior.objective import PriorObjective
+from scldm.prior.latents import LatentStatistics
 from scldm.training.loop import make_accelerator
-from scldm.training.stages import load_network, network_tensors, run_stage
+from scldm.training.run import ENCODE_BATCH, encoded_blocks, split_source, train_networks
+from scldm.training.stages import load_network, network_tensors
 from scldm.training.tracking import MetricsLog
 from scldm.training.workspace import open_workspace
 from scldm.vae.model import VAE
-from scldm.vae.objective import VAEObjective
 
 __all__ = ["ScLDM"]
-
-ENCODE_BATCH = 512
 
 
 class ScLDM:
@@ -160,24 +156,17 @@ class ScLDM:
         work = Path(directory)
         open_workspace(work, self.identity(), accelerator)
         log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, self.config)
-        training_cells, validation_cells = self._split()
-
-        vae, vae_summary = self._train_vae(training_cells, validation_cells, work, log, accelerator, on_step)
-        stores = [
-            self._encode_once(vae, cells, work / f"latents-{name}", accelerator)
-            for name, cells in (("training", training_cells), ("validation", validation_cells))
-        ]
-        prior, prior_summary = self._train_prior(stores[0], stores[1], work, log, accelerator, on_step)
+        trained = train_networks(self._source, self.config, work, log, accelerator, on_step)
         log.close()
-        self._set_networks(vae, prior, stores[0].statistics, accelerator.device)
+        self._set_networks(trained.vae, trained.prior, trained.statistics, accelerator.device)
         self._metrics = (work / "metrics.jsonl").read_text() if accelerator.is_main_process else ""
         self.training_summary = TrainingSummary(
-            n_training_cells=training_cells.n_cells,
-            n_validation_cells=validation_cells.n_cells,
+            n_training_cells=trained.n_training_cells,
+            n_validation_cells=trained.n_validation_cells,
             processes=accelerator.num_processes,
             device=str(accelerator.device),
-            vae=vae_summary,
-            prior=prior_summary,
+            vae=trained.vae_summary,
+            prior=trained.prior_summary,
         )
         return self.training_summary
 
@@ -187,74 +176,8 @@ class ScLDM:
 
     def check_split(self) -> None:
         """Raise ``UserError`` if the labels allow no split into training and validation cells, as training would."""
-        self._split()
-
-    def _split(self) -> tuple[CellSource, CellSource]:
         assert self._source is not None
-        source, data = self._source, self.config.data
-        labels = source.obs[list(data.conditions)].astype(str).agg("/".join, axis=1) if data.conditions else None
-        training, validation = split_cells(
-            source.n_cells,
-            fraction=data.validation_fraction,
-            seed=self.config.seed,
-            stratify_by=None if labels is None else labels.to_numpy(),
-            group_by=None if data.group_by is None else source.obs[data.group_by],
-        )
-        return source.subset(training), source.subset(validation)
-
-    def _train_vae(
-        self,
-        training: CellSource,
-        validation: CellSource,
-        work: Path,
-        log: MetricsLog,
-        accelerator: Accelerator,
-        on_step: Any,
-    ) -> tuple[VAE, dict[str, Any]]:
-        torch.manual_seed(self.config.seed)
-        vae = self._build_vae(training.gene_totals())
-        return vae, run_stage(
-            "vae",
-            VAEObjective(vae, self._dispersion_attribute, training.n_cells),
-            CellDataset(training),
-            CellDataset(validation),
-            self.config,
-            directory=work,
-            log=log,
-            accelerator=accelerator,
-            on_step=on_step,
-        )
-
-    def _train_prior(
-        self,
-        training: LatentStore,
-        validation: LatentStore,
-        work: Path,
-        log: MetricsLog,
-        accelerator: Accelerator,
-        on_step: Any,
-    ) -> tuple[DiT, dict[str, Any]]:
-        torch.manual_seed(self.config.seed + 1)
-        prior = self._build_prior()
-        return prior, run_stage(
-            "prior",
-            PriorObjective(prior, training.statistics, self.config.prior),
-            training,
-            validation,
-            self.config,
-            directory=work,
-            log=log,
-            accelerator=accelerator,
-            on_step=on_step,
-        )
-
-    def _encode_once(self, vae: VAE, cells: CellSource, directory: Path, accelerator: Accelerator) -> LatentStore:
-        # Every process waits for the one that writes; the file system is theirs in common, as the model directory is.
-        if accelerator.is_main_process and not LatentStore.is_complete(directory):
-            vae = vae.to(accelerator.device).eval()
-            LatentStore.write(directory, _encoded_blocks(vae, cells, use_attributes=True), cells.n_cells)
-        accelerator.wait_for_everyone()
-        return LatentStore(directory)
+        split_source(self._source, self.config)
 
     # ---------------------------------------------------------------------------------------------- generation
 
@@ -358,7 +281,7 @@ class ScLDM:
     def encode(self, source: CellSource, batch_size: int = ENCODE_BATCH) -> Float32[np.ndarray, "cells state"]:
         """Encode cells that :meth:`open_aligned` opened; see :meth:`get_latent_representation`."""
         vae = self._trained().vae
-        return np.concatenate([block.mean for block in _encoded_blocks(vae, source, batch_size, use_attributes=False)])
+        return np.concatenate([block.mean for block in encoded_blocks(vae, source, batch_size, use_attributes=False)])
 
     def open_aligned(self, adata: ad.AnnData | str | os.PathLike[str], *, layer: str | None = None) -> CellSource:
         """Read cells in the gene order of this model; see ``source.coverage`` for how many genes they share."""
@@ -392,7 +315,7 @@ class ScLDM:
         model = cls.__new__(cls)
         model.config, model.schema, model.training_summary = stored.config, stored.schema, stored.summary
         model._source, model._metrics = None, stored.metrics
-        vae, prior = model._build_vae(None), model._build_prior()
+        vae, prior = build_vae(model.config, model.schema), build_prior(model.config, model.schema)
         prior_weights = dict(stored.prior_weights)
         moments = []
         for name in ("latent_mean", "latent_std"):
@@ -428,42 +351,9 @@ class ScLDM:
 
     def parameter_counts(self) -> dict[str, int]:
         """Count the weights of each stage, ``vae`` and ``prior``."""
-        with torch.device("meta"):
-            networks = {"vae": self._build_vae(None), "prior": self._build_prior()}
-        return {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()}
+        return parameter_counts(self.config, self.schema)
 
     # ---------------------------------------------------------------------------------------------- parts
-
-    @property
-    def _dispersion_attribute(self) -> int | None:
-        name = self.config.vae.dispersion_by
-        return None if name is None else self.schema.categorical_names.index(name)
-
-    def _build_vae(self, gene_totals: np.ndarray | None) -> VAE:
-        k = self._dispersion_attribute
-        config: VAEConfig = self.config.vae
-        return VAE(
-            config,
-            self.schema.n_genes,
-            0 if k is None else self.schema.n_categories[k],
-            gene_totals,
-            self.schema.n_categories,
-            len(self.schema.continuous),
-        )
-
-    def _build_prior(self) -> DiT:
-        config, vae = self.config.prior, self.config.vae
-        return DiT(
-            vae.n_latents,
-            vae.latent_channels,
-            config.width,
-            config.n_layers,
-            config.n_heads,
-            self.schema.n_categories,
-            len(self.schema.continuous),
-            time_scale=config.time_scale,
-            dropout=config.dropout,
-        )
 
     def _set_networks(self, vae: VAE, prior: DiT, statistics: LatentStatistics, device: str | torch.device) -> None:
         self._sampler = Sampler(
@@ -472,7 +362,7 @@ class ScLDM:
             statistics=LatentStatistics(statistics.mean.to(device), statistics.std.to(device)),
             depth=self.schema.depth,
             attribute_names=self.schema.attribute_names,
-            dispersion_attribute=self._dispersion_attribute,
+            dispersion_attribute=dispersion_attribute(self.config, self.schema),
         )
 
     def _trained(self) -> Sampler:
@@ -483,15 +373,3 @@ class ScLDM:
 
 def _names(names: Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _encoded_blocks(
-    vae: VAE, cells: CellSource, batch_size: int = ENCODE_BATCH, *, use_attributes: bool
-) -> Iterator[EncodedCells]:
-    device = next(vae.parameters()).device
-    for start in range(0, cells.n_cells, batch_size):
-        batch = cells.batch(np.arange(start, min(start + batch_size, cells.n_cells)))
-        seen = batch if use_attributes else batch.hide_attributes()
-        mean, log_variance = vae.encode_arrays(seen.to(device))
-        depth = cells.schema.depth.to_normal(batch.library_size.numpy()).astype(np.float32)
-        yield EncodedCells(mean, log_variance, depth, batch.categorical.numpy(), batch.continuous.numpy())

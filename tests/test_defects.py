@@ -22,6 +22,7 @@ from scldm.errors import UserError
 from scldm.evaluation.distances import median_bandwidth, mmd2
 from scldm.generation.request import CHUNK_CELLS, GenerationRequest
 from scldm.model import ScLDM
+from scldm.networks import build_prior
 from scldm.nn.embeddings import SinusoidalTime
 from scldm.nn.objective import step_generator
 from scldm.prior.guidance import Guidance
@@ -145,7 +146,7 @@ def test_unconditional_cells_are_mixed_into_the_output(trained):
 def test_attributes_are_not_dropped_independently():
     """Every subset of the attributes of a cell must be trained on, within one batch."""
     model = tiny.tiny_model()
-    prior, seen = model._build_prior(), {}
+    prior, seen = build_prior(model.config, model.schema), {}
     prior.register_forward_pre_hook(lambda _, args: seen.update(categorical=args[2], continuous=args[3]))
     n, size = 512, prior.state_size - 1
     config = dataclasses.replace(model.config.prior, attribute_dropout=0.3)
