@@ -157,15 +157,9 @@ def benchmark(
     )
 
     clock = _Clock()
-    generated: dict[str, ad.AnnData] = {}
     with clock.time("training"):
         training = _train(model, work, accelerator, continuing)
-    with clock.time("sampling"):
-        generated["scldm"] = model.sample(train.n_obs, conditions=attributes, seed=config.seed)
-    with clock.time("autoencoder"):
-        generated["autoencoder"] = reconstruct(model, train, layer=config.data.layer, seed=config.seed)
-    if scvi == "yes" or (scvi == "auto" and is_installed()):
-        generated["scvi"] = _scvi(train, config, clock)
+    generated = _generate(model, train, attributes, scvi, clock)
     with clock.time("judging"):
         report = evaluate(
             held_out,
@@ -202,6 +196,21 @@ def benchmark(
         (partial / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(work)
     return report
+
+
+def _generate(
+    model: ScLDM, train: ad.AnnData, attributes: pd.DataFrame | None, scvi: str, clock: _Clock
+) -> dict[str, ad.AnnData]:
+    """Generate as many cells as there are training cells, with their attributes, by every generator."""
+    config = model.config
+    generated: dict[str, ad.AnnData] = {}
+    with clock.time("sampling"):
+        generated["scldm"] = model.sample(train.n_obs, conditions=attributes, seed=config.seed)
+    with clock.time("autoencoder"):
+        generated["autoencoder"] = reconstruct(model, train, layer=config.data.layer, seed=config.seed)
+    if scvi == "yes" or (scvi == "auto" and is_installed()):
+        generated["scvi"] = _scvi(train, config, clock)
+    return generated
 
 
 def _complete(
