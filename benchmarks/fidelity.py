@@ -4,8 +4,9 @@
 
 Runs `scldm benchmark` (30 % of the cells held out, default settings, fixed seeds) on each data set and leaves
 ``DIR/NAME/`` with its report, model and cells. A data set that is done is not run again, so a run that was stopped
-continues with the next one. Writes ``DIR/table.md`` (all figures with intervals) and ``DIR/targets.md`` (what has to
-be reached and whether it is). With scvi-tools installed (``pip install -e ".[scvi]"``) scVI is among the baselines.
+continues with the next one; one that was done with another seed or configuration stops the command. Writes
+``DIR/table.md`` (all figures with intervals) and ``DIR/targets.md`` (what has to be reached and whether it is). With
+scvi-tools installed (``pip install -e ".[scvi]"``) scVI is among the baselines.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from targets import Target, check
 
-from scldm.commands.benchmark import benchmark
+from scldm.commands.benchmark import benchmark, complete_config
 from scldm.commands.markdown import figure_table, markdown_table
-from scldm.config import load_config
+from scldm.config import RunConfig, load_config
 from scldm.evaluation import EvaluationReport
+from scldm.evaluation.baselines.scvi import is_installed
 
 SYSTEMS = ("ceiling", "scldm", "autoencoder", "memoriser", "independent_nb", "pca_gaussian", "scvi")
 
@@ -59,20 +62,25 @@ def main() -> None:
     if "SCLDM_DATA" not in os.environ:
         parser.error("set SCLDM_DATA to the directory with the data sets")
     torch.set_num_threads(arguments.threads)
+    config = None if arguments.config is None else load_config(arguments.config)
 
     for name in arguments.datasets:
-        directory = arguments.output / name
+        directory, plan = arguments.output / name, DATASETS[name]
         if (directory / "metrics.json").exists():
+            if differences := _differences(directory, config, plan, arguments):
+                parser.error(
+                    f"{name} is done already, but otherwise: {'; '.join(differences)}. Delete '{directory}', choose "
+                    "another --output, or ask for the same"
+                )
             print(f"--- {name}: done already", file=sys.stderr)
             continue
         print(f"--- {name}", file=sys.stderr)
-        plan = DATASETS[name]
         benchmark(
             Path(os.environ["SCLDM_DATA"]) / f"{name}.h5ad",
             directory,
             conditions=plan.conditions,
             group_by=plan.group_by,
-            config=None if arguments.config is None else load_config(arguments.config),
+            config=config,
             scvi=arguments.scvi,
             seed=arguments.seed,
         )
@@ -80,6 +88,31 @@ def main() -> None:
     table, targets = write_tables(directories, arguments.output)
     print(table)
     print(targets)
+
+
+def _differences(directory: Path, config: RunConfig | None, plan: Plan, arguments: argparse.Namespace) -> list[str]:
+    """Say how a benchmark that is done differs from what is asked for, in words."""
+    summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    resolved = complete_config(config or RunConfig(), plan.conditions, (), plan.group_by, None, arguments.seed)
+    asked = _flat(json.loads(json.dumps(resolved.to_dict())))
+    stored = _flat(summary["config"])
+    found = [
+        f"{key} is {stored.get(key, 'not there')} and not {asked.get(key, 'not there')}"
+        for key in dict.fromkeys([*asked, *stored])
+        if (key in asked, asked.get(key)) != (key in stored, stored.get(key))
+    ]
+    with_scvi = arguments.scvi == "yes" or (arguments.scvi == "auto" and is_installed())
+    if with_scvi != ("scvi_training" in summary["seconds"]):
+        found.append(f"scVI was {'not ' if with_scvi else ''}among the baselines")
+    return found
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Write nested settings as ``vae.n_latents: 32``."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        result |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result
 
 
 def write_tables(directories: dict[str, Path], output: Path) -> tuple[str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from scldm.evaluation import EvaluationReport
 from scldm.evaluation.baselines import BASELINES
+from scldm.evaluation.standing import at_ceiling, in_own_space, standing
 
 __all__ = ["Target", "check"]
 
@@ -18,6 +20,7 @@ MAX_MEMBERSHIP_AUROC = 0.55
 MAX_LABEL_GAP = 0.03
 MAX_GAP_OF_ONE_LABEL = 0.10
 CELLS_OF_A_LABEL = 20
+MISSING = -math.inf  # the gap of a label without any generated cell
 NEAREST_TRAINING_RATIO = (0.95, 1.10)
 
 
@@ -92,17 +95,25 @@ def _labels(report: EvaluationReport, system: str) -> Iterator[Target]:
             lambda ours, real: abs(ours - real) <= MAX_LABEL_GAP,
         )
         gaps = {}
-        for row in report.labels:
+        rows = [row for row in report.labels if row.condition == condition]
+        # a system without any labels of this condition is not judged by them
+        has_labels = any(row.n_generated.get(system) for row in rows)
+        for row in rows:
             ours, real = row.agreement.get(system), row.agreement.get("real")
-            if row.condition == condition and row.n_real > CELLS_OF_A_LABEL and ours is not None and real is not None:
+            if row.n_real <= CELLS_OF_A_LABEL or real is None:
+                continue
+            if ours is not None:
                 gaps[row.label] = ours.value - real.value
+            elif has_labels and not row.n_generated.get(system):
+                gaps[row.label] = MISSING
         name = f"labels of {condition} with more than {CELLS_OF_A_LABEL} cells within {MAX_GAP_OF_ONE_LABEL}"
         if not gaps:
             yield Target(name, "no such label", None)
             continue
         worst = max(gaps, key=lambda label: abs(gaps[label]))
+        how = "no cell was generated" if gaps[worst] == MISSING else f"{gaps[worst]:+.3f}"
         n_off = sum(abs(gap) > MAX_GAP_OF_ONE_LABEL for gap in gaps.values())
-        yield Target(name, f"{n_off} of {len(gaps)} labels are not; worst {worst} {gaps[worst]:+.3f}", n_off == 0)
+        yield Target(name, f"{n_off} of {len(gaps)} labels are not; worst {worst} {how}", n_off == 0)
 
 
 def _memorisation(report: EvaluationReport, system: str) -> Iterator[Target]:
@@ -126,33 +137,15 @@ def _memorisation(report: EvaluationReport, system: str) -> Iterator[Target]:
 def _ahead(report: EvaluationReport, system: str) -> Iterator[Target]:
     """Count the figures on which a baseline that is not at the ceiling itself is ahead of the system."""
     for baseline in (name for name in BASELINE_SYSTEMS if name in report.systems):
-        behind, n_compared = [], 0
-        for row in report.figures:
-            values = [report.value(row.name, name) for name in (system, baseline, "ceiling")]
-            if None in values or _at_ceiling(report, row.name, baseline):
-                continue
-            ours, theirs, ceiling = (float(value) for value in values if value is not None)
-            n_compared += 1
-            if _badness(row.direction, ours, ceiling) > _badness(row.direction, theirs, ceiling):
-                behind.append(row.name)
-        value = f"behind on {len(behind)} of {n_compared}" + (f": {', '.join(behind)}" if behind else "")
+        # a baseline or a system that has no value, or a baseline at the ceiling, leaves nothing to compare
+        compared = [
+            row
+            for row in report.figures
+            if not in_own_space(row) and at_ceiling(row, baseline) is False and at_ceiling(row, system) is not None
+        ]
+        behind = [row.name for row in compared if standing(row, system, [baseline]) == "behind"]
+        value = f"behind on {len(behind)} of {len(compared)}" + (f": {', '.join(behind)}" if behind else "")
         yield Target(f"ahead of {baseline} where it is not at the ceiling", value, not behind)
-
-
-def _at_ceiling(report: EvaluationReport, figure: str, baseline: str) -> bool:
-    """Whether a baseline is as good as real cells: better, or with an interval that overlaps the ceiling's."""
-    direction = next(row.direction for row in report.figures if row.name == figure)
-    value, ceiling = report.value(figure, baseline), report.value(figure, "ceiling")
-    assert value is not None
-    assert ceiling is not None
-    if _badness(direction, value, ceiling) <= _badness(direction, ceiling, ceiling):
-        return True
-    own, real = report.interval(figure, baseline), report.interval(figure, "ceiling")
-    return own is not None and real is not None and own[0] <= real[1] and real[0] <= own[1]
-
-
-def _badness(direction: str, value: float, ceiling: float) -> float:
-    return {"lower": value, "higher": -value}.get(direction, abs(value - ceiling))
 
 
 def _judged(

@@ -207,7 +207,7 @@ class Benchmark:
     config: Path | None = None
     """Configuration that says how to train; by default all defaults."""
     scvi: Literal["auto", "yes", "no"] = "auto"
-    """Whether scVI is judged as well; auto: if scvi-tools is installed."""
+    """Whether scVI is one of the baselines; auto: if scvi-tools is installed."""
     seed: int | None = None
     """Seed of the split, the training, the sampling and the judging; by default that of the configuration."""
     max_cells: int = 5000

@@ -225,6 +225,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "evaluate cells.h5ad cells.h5ad --condition celltype --output new": ("'celltype'", "did you mean 'cell_type'?"),
     "evaluate no_obs.h5ad cells.h5ad --condition cell_type --output new": ("'cell_type'", "obs has no columns"),
     "evaluate cells.h5ad cells.h5ad --condition age --output new": ("'age' holds 120 different numbers",),
+    "evaluate clones.h5ad cells.h5ad --condition clone --output new": ("holds 120 different values in 120 cells",),
     "evaluate few_cells.h5ad cells.h5ad --output new": ("Only 4 cells", "at least 10"),
     "evaluate cells.h5ad cells.h5ad --max-cells 0 --output new": ("At most 0 cells", "at least 10"),
     "evaluate cells.h5ad cells.h5ad --seed -1 --output new": ("seed is -1",),
@@ -343,6 +344,7 @@ def make_cells(directory: Path) -> None:
     write("duplicated", genes(lambda i: f"GENE{1 if i == 2 else i}"))
     write("renamed", genes(lambda i: f"ENSG{i}"))
     write("no_obs", without_obs)
+    write("clones", column("clone", [f"clone{i}" for i in range(120)]))
     write("unlabelled", column("cell_type", pd.Categorical(np.where(np.arange(120) < 3, None, labels))))
     write("misspelt", column("cell_type", np.where(np.arange(120) < 3, "T cel", labels)))
     write("constant", column("age", 1.0))

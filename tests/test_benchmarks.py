@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from scldm.commands.benchmark import complete_config
+from scldm.config import RunConfig
 from scldm.evaluation import EvaluationReport, FigureValues, GeneOverlap, LabelFidelity, Value
 
 SYSTEMS = ("ceiling", "scldm", "independent_nb", "pca_gaussian", "memoriser")
@@ -110,6 +112,40 @@ def test_a_baseline_that_is_ahead_is_named_with_the_figures_unless_it_is_at_the_
     assert "ahead of scvi where it is not at the ceiling" not in found
 
 
+def test_the_latent_space_is_the_models_own_and_counts_for_nobody(benchmarks):
+    content = report().to_dict()
+    for row in [dict(row) for row in content["figures"] if row["name"] in ("recall", "frechet_distance")]:
+        row["values"] = {**row["values"], "scldm": {"value": 99.0, "low": None, "high": None}}
+        content["figures"].append({**row, "name": f"{row['name']}[latent]"})
+    found = {t.name: t for t in benchmarks["targets"].check(EvaluationReport.from_dict(content))}
+    assert found["ahead of pca_gaussian where it is not at the ceiling"].value == "behind on 0 of 9"
+
+
+def test_a_baseline_within_both_intervals_of_the_ceiling_is_at_it(benchmarks):
+    content = report(gene_gene_correlation=0.7).to_dict()
+    row = next(row for row in content["figures"] if row["name"] == "gene_gene_correlation")
+    # half-widths of .08 and .001 do not explain a difference of .1; those of .08 and .08 do, in quadrature
+    name = "ahead of independent_nb where it is not at the ceiling"
+    for half_width, expected in ((0.001, "behind on 1 of 9: gene_gene_correlation"), (0.08, "behind on 0 of 8")):
+        row["values"]["independent_nb"] = {"value": 0.8, "low": 0.72, "high": 0.88}
+        row["values"]["ceiling"] = {"value": 0.9, "low": 0.9 - half_width, "high": 0.9 + half_width}
+        found = {t.name: t for t in benchmarks["targets"].check(EvaluationReport.from_dict(content))}
+        assert found[name].value == expected
+
+
+def test_a_label_without_generated_cells_is_off_unless_it_is_rare(benchmarks):
+    content = report().to_dict()
+    name = "labels of cell_type with more than 20 cells within 0.1"
+    common, rare = content["labels"]
+    for row, value in ((rare, "0 of 1 labels are not; worst B -0.090"), (common, "1 of 2 labels are not; worst gone")):
+        gone = {**row, "label": "gone", "n_generated": {"scldm": 0}, "agreement": {**row["agreement"], "scldm": None}}
+        content["labels"] = [common, gone]
+        found = {t.name: t for t in benchmarks["targets"].check(EvaluationReport.from_dict(content))}[name]
+        assert found.value.startswith(value)
+        assert found.met == (row is rare)
+    assert found.value.endswith("no cell was generated")
+
+
 def test_what_was_not_computed_is_neither_met_nor_missed(benchmarks):
     content = report().to_dict()
     content["labels"] = []
@@ -155,9 +191,12 @@ def test_a_data_set_that_is_done_is_not_run_again(benchmarks, tmp_path, monkeypa
         output.mkdir(parents=True)
         report().save(output / "metrics.json")
         sizes = {"n_training_cells": 1, "n_held_out_cells": 1, "n_genes": 1, "threads": 1}
-        (output / "summary.json").write_text(json.dumps({"seconds": {}, **sizes}))
+        config = complete_config(RunConfig(), options["conditions"], (), options["group_by"], None, options["seed"])
+        summary = {"seconds": {}, "config": config.to_dict(), **sizes}
+        (output / "summary.json").write_text(json.dumps(summary))
 
     monkeypatch.setattr(fidelity, "benchmark", run)
+    monkeypatch.setattr(fidelity, "is_installed", lambda: False)
     monkeypatch.setenv("SCLDM_DATA", str(tmp_path))
     words = ["fidelity.py", "--output", str(tmp_path / "out"), "--threads", "1", "--datasets"]
     monkeypatch.setattr(sys, "argv", [*words, "onek1k_subset"])
@@ -169,3 +208,15 @@ def test_a_data_set_that_is_done_is_not_run_again(benchmarks, tmp_path, monkeypa
         ("worm_embryo_packer.h5ad", ("cell_type", "batch"), None, 0),
     ]
     assert "26 targets are met" in capsys.readouterr().out
+    (tmp_path / "other.yaml").write_text("vae: {n_layers: 2}\n")
+    for option, message in {
+        "--seed 1": "onek1k_subset is done already, but otherwise: seed is 0 and not 1. Delete",
+        f"--config {tmp_path / 'other.yaml'}": "vae.n_layers is 1 and not 2",
+        "--scvi yes": "scVI was not among the baselines",
+    }.items():
+        monkeypatch.setattr(sys, "argv", [*words, "onek1k_subset", *option.split()])
+        with pytest.raises(SystemExit) as ended:
+            fidelity.main()
+        assert ended.value.code == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert len(calls) == 2

@@ -19,8 +19,10 @@ from scldm.evaluation.normalisation import log1p_cp10k
 
 __all__ = ["Cells", "read_cells"]
 
-# A numeric column with more values than this is a measurement, not a label.
-_MAX_NUMERIC_LABELS = 50
+# A column of numbers with more values than this is a measurement, not a label; one of text or whole numbers, a name.
+_MAX_LABELS = 50
+# Unless there are many cells: this share of them is the most.
+_MAX_SHARE_OF_LABELS = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,10 @@ class Cells:
         return Cells(self.counts[cells], self.genes, self.labels.iloc[cells].reset_index(drop=True))
 
     def with_genes(self, genes: pd.Index) -> Cells:
-        """Select genes by name, in the given order; all of them must exist."""
+        """Select genes by name, in the given order; raises ``ValueError`` if one of them does not exist."""
         positions = self.genes.get_indexer(genes)
+        if (positions < 0).any():
+            raise ValueError(f"the cells have no gene '{genes[positions < 0][0]}'")
         if np.array_equal(positions, np.arange(len(self.genes))):
             return self
         counts = self.counts[:, positions].tocsr()
@@ -92,7 +96,8 @@ def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequenc
     conditions
         Columns of ``obs`` to read as labels.
     optional
-        Whether a layer or a column that the file lacks is left out instead of refused.
+        Whether a layer or a column that the file lacks is left out instead of refused, and a column may hold too many
+        labels: real cells say what is a label.
 
     Raises
     ------
@@ -112,21 +117,27 @@ def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequenc
     columns: dict[str, np.ndarray] = {}
     for column in conditions:
         if column in adata.obs:
-            columns[column] = _as_text(adata.obs[column], name)
+            columns[column] = _as_text(adata.obs[column], name, generated=optional)
         elif not optional:
             hint = nearest_names(column, adata.obs.columns) if len(adata.obs.columns) else "obs has no columns"
             raise UserError(f"In {name}: there is no obs column '{column}'; {hint}")
     return Cells(counts, genes, pd.DataFrame(columns, index=range(adata.n_obs)))
 
 
-def _as_text(column: pd.Series, name: str) -> np.ndarray:
+def _as_text(column: pd.Series, name: str, *, generated: bool) -> np.ndarray:
     """Turn a column of labels into text, so that files agree whatever the type; missing values are None."""
-    if pd.api.types.is_float_dtype(column) and column.nunique() > _MAX_NUMERIC_LABELS:
+    n_values, is_float = column.nunique(), pd.api.types.is_float_dtype(column)
+    if is_float and n_values > _MAX_LABELS:
         raise UserError(
-            f"In {name}: the obs column '{column.name}' holds {column.nunique()} different numbers; "
+            f"In {name}: the obs column '{column.name}' holds {n_values} different numbers; "
             "only columns of labels (categories) can be judged"
         )
-    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+    if not generated and n_values > max(_MAX_LABELS, _MAX_SHARE_OF_LABELS * len(column)):
+        raise UserError(
+            f"In {name}: the obs column '{column.name}' holds {n_values} different values in {len(column)} cells; "
+            "only columns of labels can be judged"
+        )
+    if is_float and (column.dropna() % 1 == 0).all():
         column = column.astype("Int64")  # whole numbers become floats when some are missing
     text = column.astype(object).map(str).to_numpy(dtype=object)
     text[column.isna().to_numpy()] = None

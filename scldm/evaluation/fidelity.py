@@ -11,12 +11,14 @@ from anndata import AnnData
 from scldm.errors import UserError, nearest_names
 from scldm.evaluation import figures  # noqa: F401  (registers the figures of merit)
 from scldm.evaluation.baselines import BASELINES
+from scldm.evaluation.cells import Cells
 from scldm.evaluation.distances import EXACT_TRANSPORT_CELLS
 from scldm.evaluation.exhibits import Exhibits
 from scldm.evaluation.findings import find
 from scldm.evaluation.judge import bring, fit_baselines, fit_judge, fit_spaces
 from scldm.evaluation.labels import label_fidelity
 from scldm.evaluation.material import MIN_CELLS, Material, gather
+from scldm.evaluation.published import MAX_CELLS as MAX_PUBLISHED_CELLS
 from scldm.evaluation.published import NOTE, score_published
 from scldm.evaluation.registry import FIGURES
 from scldm.evaluation.report import EvaluationReport
@@ -32,7 +34,7 @@ MEANINGS = {
     "memoriser": "training cells: what a generator that copies them would score",
     **{name: f"baseline: {baseline.description}" for name, baseline in BASELINES.items()},
 }
-#: What a judged generator cannot be called.
+#: What a judged generator or a given baseline cannot be called.
 RESERVED_NAMES = (*MEANINGS, "reference", "real")
 MIN_RESAMPLES = 20
 MAX_BASELINE_CELLS = 5000
@@ -46,6 +48,7 @@ def evaluate(
     generated: AnnData | Mapping[str, AnnData],
     *,
     train: AnnData | None = None,
+    baselines: Mapping[str, AnnData] | None = None,
     conditions: Sequence[str] = (),
     layer: str | None = None,
     model: Any = None,
@@ -63,6 +66,7 @@ def evaluate(
     - ``ceiling``: half A; no generator can be better than real cells, except by luck;
     - ``generated``, or the names that are given: a random subsample of the generated cells;
     - ``independent_nb``, ``pca_gaussian``: baselines fitted on training cells, with their labels and depths;
+    - `baselines`, if any are given;
     - ``memoriser``: a random subsample of the training cells (only with `train`).
 
     Subsamples keep each system's own shares of the labels of the first condition. Values are averaged over several
@@ -82,6 +86,9 @@ def evaluate(
         Genes are aligned by name; their order does not matter.
     train
         The cells that the generator was trained on.
+    baselines
+        Cells of further generators to beat, by name, such as those of scVI: compared, not judged. They are read like
+        `generated`.
     conditions
         Columns of ``obs`` with labels. The first also stratifies the splits.
     layer
@@ -95,6 +102,7 @@ def evaluate(
         Of the splits, the subsamples, the baselines and the bootstrap.
     max_cells
         Compare at most this many cells; exact optimal transport takes about ten seconds per system and split at 5,000.
+        The profile ``published`` never takes more than 5,000.
     n_splits
         How many splits; None takes up to 5, while splits x cells stay within 10,000.
     n_resamples
@@ -108,21 +116,30 @@ def evaluate(
     ------
     UserError
         If counts are not raw counts, an obs column is missing, the files share too few genes, there are too few
-        cells, a generator has a reserved name, or a number is out of range.
+        cells, a generator or a baseline has a reserved name or that of another one, or a number is out of range.
     """
     _check(seed, max_cells, n_splits, n_resamples, profile)
     named = _named(generated)
+    given = _named_baselines(baselines or {}, named)
     conditions = tuple(dict.fromkeys(conditions))
     halves = profile == "standard"
+    if not halves:
+        max_cells = min(max_cells, MAX_PUBLISHED_CELLS)
     material = gather(
-        real, named, train, conditions=conditions, layer=layer, halves=halves, seed=seed, max_cells=max_cells
+        real, named | given, train, conditions=conditions, layer=layer, halves=halves, seed=seed, max_cells=max_cells
     )
     result = _standard if halves else _published
-    return result(material, conditions, model, seed, n_splits, n_resamples)
+    return result(material, tuple(named), conditions, model, seed, n_splits, n_resamples)
 
 
 def _standard(
-    material: Material, conditions: tuple[str, ...], model: Any, seed: int, n_splits: int | None, n_resamples: int
+    material: Material,
+    generators: tuple[str, ...],
+    conditions: tuple[str, ...],
+    model: Any,
+    seed: int,
+    n_splits: int | None,
+    n_resamples: int,
 ) -> EvaluationReport:
     """Compare every system with halves of the held-out cells."""
     n_cells = material.n_cells
@@ -130,9 +147,7 @@ def _standard(
         n_splits = _default_splits(n_cells)
     spaces = fit_spaces(material.fitting, model, seed)
     n_baseline = max(n_cells, min(len(material.held_out), MAX_BASELINE_CELLS))
-    cells = {**material.generated, **fit_baselines(material.fitting, n_baseline, seed)}
-    if material.train is not None:
-        cells["memoriser"] = material.train
+    cells = _in_order(material, generators, fit_baselines(material.fitting, n_baseline, seed))
     held_out = bring(material.held_out, spaces, "the held-out cells", seed, n_resamples)
     systems = {"ceiling": held_out, **{k: bring(v, spaces, k, seed, n_resamples) for k, v in cells.items()}}
     training = systems.get("memoriser")
@@ -144,9 +159,8 @@ def _standard(
 
     splits = split_sides(held_out, systems, n_cells, n_splits, seed)
     rows = score(FIGURES.values(), judge, splits, held_out, systems, conditions)
-    generators = tuple(material.generated)
     labels = label_fidelity(judge, held_out, {name: systems[name] for name in generators}, conditions)
-    meanings = _meanings(systems)
+    meanings = _meanings(systems, generators)
     notes = material.notes
     if n_cells > EXACT_TRANSPORT_CELLS:
         notes.append(
@@ -158,7 +172,7 @@ def _standard(
         systems=meanings,
         generators=generators,
         labels=labels,
-        findings=find(rows, labels, generators, meanings),
+        findings=find(rows, labels, generators, meanings, n_cells=n_cells),
         n_cells=n_cells,
         n_splits=n_splits,
         n_resamples=n_resamples,
@@ -173,20 +187,24 @@ def _standard(
 
 
 def _published(
-    material: Material, conditions: tuple[str, ...], model: Any, seed: int, n_splits: int | None, n_resamples: int
+    material: Material,
+    generators: tuple[str, ...],
+    conditions: tuple[str, ...],
+    model: Any,
+    seed: int,
+    n_splits: int | None,
+    n_resamples: int,
 ) -> EvaluationReport:
     """Compare every system with all real cells, by the recipe of published tables."""
     if model is not None or n_splits not in (None, 1):
         raise UserError("The profile 'published' has one space and one split: it takes neither a model nor n_splits")
-    cells = dict(material.generated)
-    if material.train is not None:
-        cells |= fit_baselines(material.train, material.n_cells, seed)
-        cells["memoriser"] = material.train
+    fitted = {} if material.train is None else fit_baselines(material.train, material.n_cells, seed)
+    cells = _in_order(material, generators, fitted)
     rows, judge, one = score_published(material.held_out, cells, material.n_cells, seed, n_resamples, conditions)
     return EvaluationReport(
         figures=rows,
-        systems=_meanings(cells),
-        generators=tuple(material.generated),
+        systems=_meanings(cells, generators),
+        generators=generators,
         labels=(),
         findings=(),
         n_cells=material.n_cells,
@@ -207,10 +225,18 @@ def _default_splits(n_cells: int) -> int:
     return int(np.clip(MAX_CELLS_OF_ALL_SPLITS // n_cells, 1, MAX_SPLITS))
 
 
-def _meanings(systems: Iterable[str]) -> dict[str, str]:
+def _in_order(material: Material, generators: Sequence[str], fitted: dict[str, Cells]) -> dict[str, Cells]:
+    """Put the systems in the order of the report: generators, fitted baselines, given baselines, memoriser."""
+    cells = {name: material.generated[name] for name in generators} | fitted | material.generated
+    return cells if material.train is None else {**cells, "memoriser": material.train}
+
+
+def _meanings(systems: Iterable[str], generators: Sequence[str]) -> dict[str, str]:
     """Say what every system is."""
-    own = {"generated": "the generated cells"}
-    return {name: MEANINGS.get(name) or own.get(name) or f"the cells of the generator '{name}'" for name in systems}
+    meanings = MEANINGS | {name: f"the cells of the generator '{name}'" for name in generators}
+    if "generated" in generators:
+        meanings["generated"] = "the generated cells"
+    return {name: meanings.get(name, f"baseline: the cells of the generator '{name}'") for name in systems}
 
 
 def _first(conditions: Sequence[str]) -> str | None:
@@ -224,12 +250,25 @@ def _named(generated: AnnData | Mapping[str, AnnData]) -> dict[str, AnnData]:
         return {"generated": generated}
     if not generated:
         raise UserError("There are no generated cells: at least one generator is needed")
-    for name in generated:
-        if not isinstance(name, str) or not name.strip() or "[" in name:
-            raise UserError(f"A generator cannot be called {name!r}; a name is text without '['")
-        if name in RESERVED_NAMES:
-            raise UserError(f"A generator cannot be called '{name}', which stands for something else in the report")
+    _check_names(generated, "generator")
     return dict(generated)
+
+
+def _named_baselines(baselines: Mapping[str, AnnData], generated: Mapping[str, AnnData]) -> dict[str, AnnData]:
+    """Refuse names of baselines that stand for something else."""
+    _check_names(baselines, "baseline")
+    if both := [name for name in baselines if name in generated]:
+        raise UserError(f"A baseline cannot be called '{both[0]}', which is the name of a generator")
+    return dict(baselines)
+
+
+def _check_names(named: Mapping[str, AnnData], kind: str) -> None:
+    """Refuse names that are no text or that stand for something else in the report."""
+    for name in named:
+        if not isinstance(name, str) or not name.strip() or "[" in name:
+            raise UserError(f"A {kind} cannot be called {name!r}; a name is text without '['")
+        if name in RESERVED_NAMES:
+            raise UserError(f"A {kind} cannot be called '{name}', which stands for something else in the report")
 
 
 def _check(seed: int, max_cells: int, n_splits: int | None, n_resamples: int, profile: str) -> None:

@@ -28,6 +28,10 @@ DEPTH_OF_LABEL = 2.0
 GAP_WARNING, GAP_PROBLEM = 0.10, 0.30
 # Behind a baseline, which knows no biology, on this share of the figures the generator has failed.
 BEHIND_PROBLEM = 0.5
+# With fewer compared cells the intervals are so wide that to find nothing says little.
+MIN_COMPARED = 100
+# Of real held-out cells hardly one is equal to a training cell by chance, unless depth is very low.
+MAX_COPIED_REAL = 0.05
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Finding:
         How bad it is.
     topic
         What it is about: ``memorisation``, ``modes``, ``distances``, ``labels``, ``correlations``, ``genes``,
-        ``zeros``, ``depth`` or ``baselines``.
+        ``zeros``, ``depth``, ``baselines`` or ``cells``.
     system
         The generator.
     sentence
@@ -58,6 +62,7 @@ def find(
     labels: Sequence[LabelFidelity],
     generators: Sequence[str],
     systems: Iterable[str],
+    n_cells: int | None = None,
 ) -> tuple[Finding, ...]:
     """Say for every generator what is wrong with it, and what is right.
 
@@ -74,6 +79,8 @@ def find(
         The systems to judge.
     systems
         Names of all systems; those that are neither judged nor ``ceiling`` or ``memoriser`` are baselines.
+    n_cells
+        How many cells are compared on either side; of fewer than 100 nothing good is said. None if that is not known.
 
     Returns
     -------
@@ -82,12 +89,43 @@ def find(
     baselines = [name for name in systems if name not in {"ceiling", "memoriser", *generators}]
     found: list[Finding] = []
     for system in generators:
-        own = [*_apply_rules(figures, system), *_judge_labels(labels, system), *_behind(figures, system, baselines)]
-        found += sorted(own + _praise(figures, system, baselines, own), key=lambda finding: _ORDER[finding.level])
+        own = [
+            *_trained_on_real(figures, system),
+            *_apply_rules(figures, system),
+            *_judge_labels(labels, system),
+            *_behind(figures, system, baselines),
+        ]
+        if n_cells is not None and n_cells < MIN_COMPARED:
+            own.append(_too_few(n_cells, system))
+        else:
+            own += _praise(figures, system, baselines, own)
+        found += sorted(own, key=lambda finding: _ORDER[finding.level])
     return tuple(found)
 
 
 _ORDER: dict[Level, int] = {"problem": 0, "warning": 1, "good": 2}
+
+
+def _trained_on_real(figures: Sequence[FigureValues], system: str) -> list[Finding]:
+    """Say that the held-out cells were not held out: many of them are training cells."""
+    for row in figures:
+        ceiling = row.values.get("ceiling")
+        if row.name == "exact_duplicates" and ceiling is not None and ceiling.value > MAX_COPIED_REAL:
+            sentence = (
+                f"{ceiling.value:.1%} of the real cells are exact copies of training cells: they were not held out, so "
+                "memorisation cannot be judged, and a generator that copies looks good in all other figures."
+            )
+            return [Finding("problem", "memorisation", system, sentence)]
+    return []
+
+
+def _too_few(n_cells: int, system: str) -> Finding:
+    """Say that with so few cells finding nothing means nothing."""
+    sentence = (
+        f"Only {n_cells} cells are compared on either side: differences that matter cannot be seen with so few cells "
+        f"(at least {MIN_COMPARED} are needed), so that nothing is said of what is as in real cells."
+    )
+    return Finding("warning", "cells", system, sentence)
 
 
 def _matching(figures: Sequence[FigureValues], rule: Rule, system: str) -> list[tuple[str, Value, Value]]:
@@ -181,16 +219,21 @@ def _behind(figures: Sequence[FigureValues], system: str, baselines: Sequence[st
         if behind:
             level: Level = "problem" if len(behind) > BEHIND_PROBLEM * len(compared) else "warning"
             sentence = (
-                f"Farther from real cells than the baseline {baseline} on {len(behind)} of {len(compared)} figures: "
-                f"{_listed(behind)}."
+                f"Farther from real cells than the baseline {_named(baseline)} on {len(behind)} of {len(compared)} "
+                f"figures: {_listed(behind)}."
             )
             found.append(Finding(level, "baselines", system, sentence))
     return found
 
 
 def _comparable(row: FigureValues, system: str) -> bool:
-    """Tell whether a figure can be held against a system: not memorisation, of which simple models do none."""
-    return row.group != "memorisation" and row.values.get(system) is not None and row.values.get("ceiling") is not None
+    """Tell whether a figure can be held against a system.
+
+    Memorisation cannot, of which simple models do none, nor can distances in the model's own latent space.
+    """
+    if row.group == "memorisation" or (row.group == "distances" and row.name.endswith("[latent]")):
+        return False
+    return row.values.get(system) is not None and row.values.get("ceiling") is not None
 
 
 def _is_behind(row: FigureValues, system: str, baseline: str) -> bool:
@@ -227,7 +270,7 @@ def _praise(
             praise.append(Finding("good", topic, system, f"{opening}: {', '.join(dict.fromkeys(numbers))}."))
     n_compared = sum(_comparable(row, system) and any(row.values.get(name) for name in baselines) for row in figures)
     if n_compared and "baselines" not in criticised:
-        names = " and ".join(baselines)
+        names = " and ".join(_named(name) for name in baselines)
         sentence = f"On none of {n_compared} figures clearly farther from real cells than the baselines ({names})."
         praise.append(Finding("good", "baselines", system, sentence))
     return praise
@@ -244,6 +287,13 @@ def _beyond_chance(one: Value, other: Value) -> bool:
 def _fold(value: float, other: float) -> float:
     """By what factor two values differ, whichever is larger."""
     return max(value / other, other / value) if value > 0 and other > 0 else math.inf
+
+
+def _named(system: str) -> str:
+    """Name a system in words."""
+    from scldm.evaluation.pictures.scene import display_name  # pictures load matplotlib
+
+    return display_name(system)
 
 
 def _listed(texts: Sequence[str]) -> str:

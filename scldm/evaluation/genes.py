@@ -8,10 +8,7 @@ from scipy.sparse import csr_matrix
 
 __all__ = [
     "N_CORRELATED_GENES",
-    "gene_correlations",
-    "gene_gene_agreement",
     "gene_means",
-    "mean_absolute_error",
     "pair_correlations",
     "pearson",
     "pearson_rows",
@@ -31,11 +28,6 @@ def gene_means(matrix: csr_matrix) -> Float[np.ndarray, " genes"]:
 def zero_fractions(counts: csr_matrix) -> Float[np.ndarray, " genes"]:
     """Compute for every gene the share of cells in which its count is zero."""
     return 1.0 - np.bincount(counts.indices[counts.data != 0], minlength=counts.shape[1]) / counts.shape[0]
-
-
-def mean_absolute_error(x: Float[np.ndarray, " genes"], y: Float[np.ndarray, " genes"]) -> float:
-    """Compute the mean absolute difference of two profiles."""
-    return float(np.abs(x - y).mean())
 
 
 def pearson(x: Float[np.ndarray, " values"], y: Float[np.ndarray, " values"]) -> float:
@@ -71,31 +63,6 @@ def pearson_rows(
         y = np.where(among, y - y.sum(axis=1, keepdims=True) / n_values, 0.0)
     norm = np.sqrt(np.einsum("rv,rv->r", x, x) * np.einsum("rv,rv->r", y, y))
     return np.einsum("rv,rv->r", x, y) / np.where(norm > 0, norm, np.inf)
-
-
-def gene_correlations(log1p_cp10k: csr_matrix, genes: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen chosen"]:
-    """Compute Pearson's correlation over cells between the chosen genes; zero for a gene that never varies."""
-    values = log1p_cp10k[:, genes].toarray().astype(np.float64)
-    values -= values.mean(axis=0)
-    norm = np.sqrt((values**2).sum(axis=0))
-    values /= np.where(norm > 0, norm, 1.0)
-    return values.T @ values
-
-
-def gene_gene_agreement(system: csr_matrix, reference: csr_matrix, genes: Int[np.ndarray, " chosen"]) -> float:
-    """Compute how well two sets of cells agree on which genes go together.
-
-    Pearson's correlation between the off-diagonal entries of their two gene-gene correlation matrices.
-
-    Parameters
-    ----------
-    system, reference
-        log1p CP10K, cells x genes.
-    genes
-        Positions of the genes to correlate.
-    """
-    upper = np.triu_indices(len(genes), k=1)
-    return pearson(gene_correlations(system, genes)[upper], gene_correlations(reference, genes)[upper])
 
 
 def pair_correlations(

@@ -15,6 +15,7 @@ from scldm.evaluation.preparation import generator
 from scldm.evaluation.registry import PRIMARY_SPACE, Judge, Side
 from scldm.evaluation.resampling import draw_weights
 from scldm.evaluation.space import FeatureSpace, LatentSpace, Space, VariableGeneSpace
+from scldm.evaluation.standing import LATENT_SPACE
 
 __all__ = ["bring", "fit_baselines", "fit_judge", "fit_spaces"]
 
@@ -36,7 +37,7 @@ def fit_spaces(fitting: Cells, model: Any, seed: int) -> dict[str, Space]:
         "hvg": VariableGeneSpace.fit(fitting, seed=seed),
     }
     if model is not None:
-        spaces["latent"] = LatentSpace.fit(model, fitting)
+        spaces[LATENT_SPACE] = LatentSpace.fit(model, fitting)
     return spaces
 
 

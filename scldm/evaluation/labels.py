@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_matrix
 
 from scldm.evaluation.resampling import Estimate, weighted_mean
 from scldm.evaluation.values import Value
@@ -21,13 +23,15 @@ __all__ = [
     "MIN_CELLS_PER_LABEL",
     "LabelClassifier",
     "LabelFidelity",
+    "agreement",
     "combined_labels",
     "label_fidelity",
     "recognised",
     "worst_gap",
 ]
 
-# The agreement of fewer cells with their label is known to no better than about 0.1.
+# The agreement of fewer cells with their label is known to no better than about 0.1, and the fold changes of two random
+# halves of them have little in common.
 MIN_CELLS_PER_LABEL = 20
 COMBINATION = " x "
 
@@ -65,13 +69,6 @@ class LabelClassifier:
         if not len(features):
             return np.zeros(0, dtype=str)
         return np.asarray(self.pipeline.predict(features))
-
-    def accuracy(self, features: Float[np.ndarray, "cells features"], labels: np.ndarray) -> float | None:
-        """Compute the share of cells that are recognised as what their label says; None without any label."""
-        known = _known(labels)
-        if not known.any():
-            return None
-        return float((self.predict(features[known]) == labels[known].astype(str)).mean())
 
 
 @dataclass(frozen=True)
@@ -154,6 +151,47 @@ def combined_labels(side: Side, conditions: Sequence[str]) -> np.ndarray:
         for i in np.flatnonzero(np.logical_and.reduce([_known(column) for column in columns])):
             combined[i] = COMBINATION.join(str(column[i]) for column in columns)
     return combined
+
+
+def agreement(judge: Judge, real: Side, system: Side, conditions: Sequence[str]) -> Estimate | None:
+    """Estimate how many cells are recognised as what their labels say, had every label the share that it has in truth.
+
+    Labels differ in how easily they are recognised, so a system with other shares of them would score higher or lower
+    for that alone.
+
+    Parameters
+    ----------
+    judge
+        Classifiers.
+    real
+        All held-out cells.
+    system
+        All cells of one system.
+    conditions
+        Columns of labels, all of which are to be recognised.
+
+    Returns
+    -------
+    The mean over labels (with several columns: combinations of labels) that both sides have of the share recognised,
+    weighted by the number of held-out cells; 0 without such a label, None where `recognised` finds nothing.
+    """
+    found = recognised(judge, system, conditions)
+    if found is None:
+        return None
+    known, correct = found
+    own, expected = combined_labels(system, conditions)[known], combined_labels(real, conditions)
+    common = pd.Index(sorted(set(own) & set(expected[_known(expected)])))
+    if not len(common):
+        return Estimate(0.0, np.zeros(len(system.weights)))
+    n_real = _per_label(expected, common, np.ones(len(expected)), real.weights)
+    n_own = _per_label(own, common, np.ones(len(own)), system.weights[:, known])
+    n_correct = _per_label(own, common, correct, system.weights[:, known])
+    # a label that a resample of the system lacks does not count there
+    n_real[n_own == 0] = 0.0
+    total = n_real.sum(axis=1)
+    rates = (n_real * n_correct / np.maximum(n_own, 1.0)).sum(axis=1) / np.maximum(total, 1.0)
+    rates = np.where(total > 0, rates, rates[0])
+    return Estimate(float(rates[0]), rates[1:])
 
 
 def worst_gap(judge: Judge, real: Side, system: Side, condition: str) -> Estimate | None:
@@ -249,6 +287,19 @@ def _agreement(
         return None
     correct = found[1][np.searchsorted(found[0], cells)]
     return Value.of(weighted_mean(correct, side.weights[:, cells]))
+
+
+def _per_label(
+    labels: np.ndarray,
+    chosen: pd.Index,
+    values: Float[np.ndarray, " cells"],
+    weights: Float[np.ndarray, "resamples cells"],
+) -> Float[np.ndarray, "resamples+1 chosen"]:
+    """Sum a value over the cells of every chosen label: of the cells as they are, then per resample."""
+    at = chosen.get_indexer(pd.Index(labels))
+    cells = np.flatnonzero(at >= 0)
+    onto = csr_matrix((values[cells], (cells, at[cells])), shape=(len(labels), len(chosen)))
+    return np.asarray(np.vstack([np.ones(len(labels)), weights]) @ onto)
 
 
 def _median_ratio(depths: Float[np.ndarray, " cells"], real: Float[np.ndarray, " real"]) -> float | None:

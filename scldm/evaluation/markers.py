@@ -8,29 +8,30 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
+from scldm.evaluation.labels import MIN_CELLS_PER_LABEL
 from scldm.evaluation.moments import weighted_sums
 
 __all__ = [
-    "MIN_CELLS_PER_LABEL",
+    "MIN_SYSTEM_CELLS",
     "N_MARKERS",
-    "common_labels",
     "detected_genes",
     "fold_changes",
+    "frequent_labels",
     "shared_markers",
     "top_genes",
 ]
 
 N_MARKERS = 20
-# With fewer cells the fold changes of two random halves of the same cells have little in common.
-MIN_CELLS_PER_LABEL = 20
+# With fewer cells of a label a system has missed it.
+MIN_SYSTEM_CELLS = 5
 # As in Seurat's FindMarkers (min.pct): a gene that hardly any cell of a label shows is no marker, only noise.
 MIN_DETECTED = 0.1
 
 
-def common_labels(*labels: np.ndarray, min_cells: int = MIN_CELLS_PER_LABEL) -> list[str]:
-    """List the labels that have enough cells on every side, in alphabetical order; None is no label."""
-    counts = [dict(zip(*np.unique(side[side != None].astype(str), return_counts=True), strict=True)) for side in labels]  # noqa: E711
-    return [label for label in counts[0] if all(side.get(label, 0) >= min_cells for side in counts)]
+def frequent_labels(labels: np.ndarray, min_cells: int = MIN_CELLS_PER_LABEL) -> list[str]:
+    """List the labels that have enough cells, in alphabetical order; None is no label."""
+    names, counts = np.unique(labels[labels != None].astype(str), return_counts=True)  # noqa: E711
+    return [str(name) for name in names[counts >= min_cells]]
 
 
 def detected_genes(counts: csr_matrix, labels: np.ndarray, chosen: Sequence[str]) -> Int[np.ndarray, " detected"]:

@@ -35,7 +35,7 @@ class Material:
     held_out
         Real cells to compare with.
     generated
-        Those of every judged generator.
+        Those of every generator, and of every baseline that was given.
     train
         Training cells; None when none were given.
     fitting
@@ -99,13 +99,13 @@ def gather(
         rows = stratified_choice(train_cells.labels, MAX_FITTING_CELLS, generator(seed, "fitting"))
         fitting = train_cells.take(rows)
     by_title = {titles[name]: cells for name, cells in judged.items()}
-    genes, overlap = choose_genes(
-        real_cells, by_title, train_cells if halves else None, fitting, MIN_CELLS_PER_GENE if halves else 1
-    )
+    genes, overlap = choose_genes(real_cells, by_title, train_cells, fitting, MIN_CELLS_PER_GENE if halves else 1)
 
-    sizes = [len(cells) for cells in [*judged.values(), *([] if train_cells is None else [train_cells])]]
-    n_real = min(len(held_out) // 2, len(fitting)) if halves else len(held_out)
-    n_cells = min(max_cells, n_real, *sizes)
+    sizes = {title: len(cells) for title, cells in by_title.items()}
+    if train_cells is not None:
+        sizes["the training cells"] = len(train_cells)
+    n_possible = min(max_cells, min(len(held_out) // 2, len(fitting)) if halves else len(held_out))
+    n_cells = min(n_possible, *sizes.values())
     if n_cells < MIN_CELLS:
         raise UserError(f"Only {n_cells} cells could be compared with as many others; at least {MIN_CELLS} are needed")
     result = Material(
@@ -118,6 +118,11 @@ def gather(
         n_cells=n_cells,
         notes=_notes(judged, titles, fitting if halves else None, train_cells),
     )
+    if n_cells < n_possible:
+        result.notes.append(
+            f"Only {n_cells} cells are compared on either side because there are no more in "
+            f"{min(sizes, key=lambda title: sizes[title])}; the held-out cells would allow {n_possible}."
+        )
     if train is not None and result.train is not None:
         n_repeated = repeated_cells(real.obs_names, real_cells.with_genes(genes), train.obs_names, result.train)
         if n_repeated:

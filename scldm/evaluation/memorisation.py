@@ -11,7 +11,7 @@ from scldm.evaluation.depths import weighted_quantiles
 from scldm.evaluation.neighbours import nearest
 from scldm.evaluation.space import FeatureSpace
 
-__all__ = ["NEAR", "attack_scores", "cell_hashes", "copied", "near_shares", "ranking_auroc"]
+__all__ = ["NEAR", "attack_scores", "cell_hashes", "copied", "near_shares"]
 
 # A cell is a near duplicate when only 1 % of real cells that no generator has seen lie as close to a training cell.
 NEAR = 0.01
@@ -89,24 +89,3 @@ def attack_scores(release: Cells, members: Cells, others: Cells) -> tuple[np.nda
     released = space.transform(release)
     members_score, others_score = (-nearest(space.transform(c), released).distances[:, 0] for c in (members, others))
     return members_score, others_score
-
-
-def ranking_auroc(
-    members: Float[np.ndarray, " members"],
-    others: Float[np.ndarray, " others"],
-    member_weights: Float[np.ndarray, "rows members"],
-    other_weights: Float[np.ndarray, "rows others"],
-) -> Float[np.ndarray, " rows"]:
-    """Compute the area under the receiver operating characteristic, for every row of weights.
-
-    The probability that a random member has a higher score than a random other cell; ties count half.
-    """
-    scores, position = np.unique(np.concatenate([members, others]), return_inverse=True)
-    at_score = []
-    for weights, where in ((member_weights, position[: len(members)]), (other_weights, position[len(members) :])):
-        onto = csr_matrix((np.ones(len(where)), (np.arange(len(where)), where)), shape=(len(where), len(scores)))
-        at_score.append(np.asarray(weights.astype(np.float64) @ onto))
-    member, other = at_score
-    below = np.cumsum(other, axis=1) - 0.5 * other
-    pairs = member.sum(axis=1) * other.sum(axis=1)
-    return np.where(pairs > 0, (member * below).sum(axis=1) / np.maximum(pairs, 1e-300), 0.5)

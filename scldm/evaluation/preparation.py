@@ -76,18 +76,18 @@ def choose_genes(
     candidates = fitting.genes[seen >= min_cells]
     if len(candidates) < 2:
         raise UserError(f"Fewer than two genes are seen in {min_cells} cells; there is nothing to compare")
-    for name, cells in {"the real cells": real, **generated}.items():
+    source = "real" if train is None or fitting is real else "training"
+    files = {"the real cells": real, **generated, **({} if train is None else {"the training cells": train})}
+    for name, cells in files.items():
         n_found = int(candidates.isin(cells.genes).sum())
         if 2 * n_found < len(candidates):
             short = name.removeprefix("the ")
             raise UserError(
                 f"The {short} share only {n_found} of the {len(candidates)} expressed genes of the "
-                f"{'real' if train is None else 'training'} cells, at least half are needed; names there are like "
+                f"{source} cells, at least half are needed; names there are like "
                 f"'{candidates[0]}', names of the {short} like '{cells.genes[0]}'"
             )
-    in_all = fitting.genes.isin(real.genes)
-    for cells in generated.values():
-        in_all &= fitting.genes.isin(cells.genes)
+    in_all = np.logical_and.reduce([fitting.genes.isin(cells.genes) for cells in files.values()])
     judged = fitting.genes[in_all & (seen >= min_cells)]
     if 2 * len(judged) < len(candidates):
         raise UserError(f"Only {len(judged)} of {len(candidates)} genes are in all files; at least half are needed")

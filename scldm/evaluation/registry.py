@@ -84,11 +84,25 @@ class Comparison:
     For most figures both sides have equally many cells and the reference is one half of the held-out cells. A figure
     over *all* cells (see `Figure.all_cells`) has all held-out cells on one side and all cells of the system on the
     other; the ceiling's are then the held-out cells themselves.
+
+    Attributes
+    ----------
+    judge
+        What was fitted on training cells.
+    reference, system
+        The two sides.
+    release
+        All cells of the system, which is what an attacker would have (of very many, a part); of the ceiling the half
+        that is compared.
+    split
+        Number of the split.
     """
 
     judge: Judge
     reference: Side
     system: Side
+    release: Side
+    split: int = 0
     _neighbourhoods: dict[str, Neighbourhoods] = field(default_factory=dict, repr=False)
 
     def neighbourhoods(self, space: str) -> Neighbourhoods:

@@ -20,6 +20,9 @@ Weights = Float[np.ndarray, "resamples cells"]
 class Estimate:
     """The value of a figure, and what it would have been in every bootstrap resample of the cells.
 
+    A resample weighs the cells anew, but what was found from all of them stays: nearest neighbours, and trees or
+    classifiers that were trained. The intervals of such figures leave that part out and are somewhat narrow.
+
     Attributes
     ----------
     value

@@ -14,6 +14,9 @@ from scldm.evaluation.values import FigureValues, Value
 
 __all__ = ["Split", "score", "split_sides"]
 
+# What an attacker gets of a system; more makes the attack slower and hardly better.
+MAX_RELEASED = 20_000
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -90,10 +93,11 @@ def score(
     One row per figure and space or condition, by group, the primary space first. A figure that no system has is left
     out.
     """
-    whole = {name: [Comparison(judge, held_out, side)] for name, side in systems.items()}
+    whole = {name: [Comparison(judge, held_out, side, release=side)] for name, side in systems.items()}
+    released = {name: _released(side) for name, side in systems.items() if name != "ceiling"}
     compared: dict[str, list[Comparison]] = {name: [] for name in systems}
-    for one in splits:
-        for name, comparison in _comparisons(judge, one).items():
+    for i, one in enumerate(splits):
+        for name, comparison in _comparisons(judge, one, released, i).items():
             compared[name].append(comparison)
     rows = []
     for figure in figures:
@@ -110,7 +114,14 @@ def score(
     return tuple(sorted(rows, key=lambda row: _place(row, judge)))
 
 
-def _comparisons(judge: Judge, one: Split) -> dict[str, Comparison]:
+def _released(side: Side) -> Side:
+    """Take the cells of a system that an attacker gets: all, or as many as are needed."""
+    if len(side.cells) <= MAX_RELEASED:
+        return side
+    return side.take(stratified_choice(side.cells.labels, MAX_RELEASED, generator(0, "release")))
+
+
+def _comparisons(judge: Judge, one: Split, released: Mapping[str, Side], number: int) -> dict[str, Comparison]:
     """Set every system beside the reference, whose own neighbours are sought once."""
     references = one.reference.features
     known = {space: nearest(points, points, N_NEIGHBOURS, exclude_self=True) for space, points in references.items()}
@@ -119,6 +130,8 @@ def _comparisons(judge: Judge, one: Split) -> dict[str, Comparison]:
             judge,
             one.reference,
             system,
+            released.get(name, system),
+            number,
             {
                 space: Neighbourhoods.find(points, system.features[space], reference_to_reference=known[space])
                 for space, points in references.items()

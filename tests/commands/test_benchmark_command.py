@@ -151,7 +151,19 @@ def test_a_training_that_fails_leaves_nothing(tmp_path, cells_file, config_file,
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_scvi_is_judged_where_it_is_installed(run, tmp_path, cells_file, config_file, monkeypatch):
+def test_labels_that_are_too_many_for_the_held_out_cells_are_refused_before_training(tmp_path, capsys):
+    cells = tiny.tiny_adata(n_cells=800)
+    cells.obs["clone"] = [f"clone{i % 55}" for i in range(800)]
+    cells.write_h5ad(tmp_path / "clones.h5ad")
+    words = ["benchmark", tmp_path / "clones.h5ad", "--condition", "clone", "--output", tmp_path / "out"]
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == 2
+    assert "In the held-out cells: the obs column 'clone' holds 55 different values" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["clones.h5ad"]
+
+
+def test_scvi_is_a_baseline_where_it_is_installed(run, tmp_path, cells_file, config_file, monkeypatch):
     """With a stand-in that hands out its training cells: what is tested is how its cells come before the judge."""
 
     class StandIn:
@@ -173,7 +185,9 @@ def test_scvi_is_judged_where_it_is_installed(run, tmp_path, cells_file, config_
     words = ["benchmark", cells_file, "--config", config_file, "--embedding", "pca", "--device", "cpu"]
     run(*words, "--output", tmp_path / "auto")
     report = EvaluationReport.load(tmp_path / "auto" / "metrics.json")
-    assert report.generators == ("scldm", "autoencoder", "scvi")
+    assert report.generators == ("scldm", "autoencoder")
+    assert list(report.systems) == [*SYSTEMS[:-1], "scvi", "memoriser"]
+    assert report.systems["scvi"].startswith("baseline: ")
     assert report.value("exact_duplicates", "scvi") == 1
     assert report.value("label_agreement[batch]", "scvi") is not None
     seconds = json.loads((tmp_path / "auto" / "summary.json").read_text())["seconds"]

@@ -9,6 +9,7 @@ from scipy.sparse import csc_matrix
 from scldm.errors import UserError
 from scldm.evaluation import FIGURES, Estimate, EvaluationReport, fidelity, figure, figures
 from scldm.evaluation import evaluate as evaluate_fully
+from scldm.evaluation.cells import read_cells
 from scldm.evaluation.distances import (
     EXACT_TRANSPORT_CELLS,
     PUBLISHED_BANDWIDTHS,
@@ -57,7 +58,10 @@ def test_every_figure_has_a_value_for_every_system_at_equal_numbers(report):
     }
     for row in report.figures:
         assert list(row.values) == SYSTEMS
-        for value in row.values.values():
+        for system, value in row.values.items():
+            if row.name.startswith("label_worst_gap[") and system == "ceiling":
+                assert value is None  # held-out cells are not compared with themselves
+                continue
             assert value is not None
             assert np.isfinite([value.value, value.low, value.high]).all()
             assert value.low - 1e-9 <= value.value <= value.high + 1e-9
@@ -168,6 +172,48 @@ def test_genes_are_aligned_by_name(real, generated, train):
     assert fewer.genes.n_shared == fewer.genes.n_judged == 50
 
 
+@pytest.mark.parametrize("profile", ["standard", "published"])
+def test_genes_that_the_training_cells_lack_are_not_judged(real, generated, train, profile):
+    kept = np.r_[10:50]
+    fewer = evaluate(real, generated, train=train[:, kept].copy(), profile=profile)
+    assert (fewer.genes.n_train, fewer.genes.n_shared, fewer.genes.n_judged) == (40, 40, 40)
+    same = evaluate(real[:, kept].copy(), generated[:, kept].copy(), train=train[:, kept].copy(), profile=profile)
+    assert fewer.figures == same.figures
+    with pytest.raises(UserError, match="The training cells share only 20 of the 60 expressed genes of the real cells"):
+        evaluate(real, generated, train=train[:, :20].copy(), profile="published")
+
+
+def test_a_gene_that_is_not_there_is_not_another_gene(real):
+    cells = read_cells(real, "the cells", None, [], optional=False)
+    assert list(cells.with_genes(cells.genes[[3, 1]]).genes) == ["gene3", "gene1"]
+    with pytest.raises(ValueError, match="no gene 'GENE1'"):
+        cells.with_genes(pd.Index(["gene3", "GENE1"]))
+
+
+def test_only_real_cells_say_what_is_a_label(real, generated, train):
+    cells = [a.copy() for a in (real, generated, train)]
+    for adata in cells:
+        adata.obs["clone"] = np.arange(adata.n_obs) % 50
+    assert evaluate(cells[0], cells[1], train=cells[2], conditions=["clone"]).conditions == ("clone",)
+    cells[1].obs["clone"] = np.arange(generated.n_obs)
+    evaluate(cells[0], cells[1], train=cells[2], conditions=["clone"])
+    for values in (np.arange(120) % 51, [f"donor{i % 51}" for i in range(120)]):
+        cells[0].obs["clone"] = values
+        with pytest.raises(
+            UserError, match="In the real cells: the obs column 'clone' holds 51 different values in 120"
+        ):
+            evaluate(cells[0], cells[1], train=cells[2], conditions=["clone"])
+
+
+def test_a_tenth_of_many_cells_may_be_labels(make_cells):
+    many = make_cells(700, seed=4)
+    many.obs["clone"] = np.arange(700) % 70
+    assert read_cells(many, "the cells", None, ["clone"], optional=False).labels["clone"].nunique() == 70
+    many.obs["clone"] = np.arange(700) % 71
+    with pytest.raises(UserError, match="holds 71 different values in 700 cells"):
+        read_cells(many, "the cells", None, ["clone"], optional=False)
+
+
 def test_genes_that_training_cells_hardly_express_are_not_judged(real, generated, train):
     rare = train.copy()
     counts = rare.X.tolil()
@@ -188,7 +234,13 @@ def test_formats_and_layers(real, generated, train):
 
 def test_max_cells_and_a_small_generated_file_set_the_number_of_cells(real, generated, train):
     assert evaluate(real, generated, train=train, max_cells=25).n_cells == 25
-    assert evaluate(real, generated[:31], train=train).n_cells == 31
+    small = evaluate(real, {"ours": generated, "theirs": generated[:31]}, train=train)
+    assert small.n_cells == 31
+    assert small.notes == (
+        "Only 31 cells are compared on either side because there are no more in the cells of 'theirs'; the held-out "
+        "cells would allow 60.",
+    )
+    assert not evaluate(real, generated[:31], train=train, max_cells=31).notes
 
 
 def test_held_out_cells_that_were_trained_on_are_reported(generated, train, real):
@@ -240,6 +292,10 @@ def doubled_genes(adata: ad.AnnData) -> ad.AnnData:
         (lambda r, g, t: {"generated": {" ": g}}, "cannot be called ' '"),
         (lambda r, g, t: {"generated": {"ours": g, "scvi": normalised(g)}}, "the cells of 'scvi'.*log"),
         (lambda r, g, t: {"generated": {"ours": renamed_genes(g)}}, "The cells of 'ours' share only 21"),
+        (lambda r, g, t: {"generated": {"scvi": g}, "baselines": {"scvi": g}}, "called 'scvi', which is the name of a"),
+        (lambda r, g, t: {"baselines": {"generated": g}}, "called 'generated', which is the name of a generator"),
+        (lambda r, g, t: {"baselines": {"pca_gaussian": g}}, "A baseline cannot be called 'pca_gaussian'"),
+        (lambda r, g, t: {"baselines": {"a[b]": g}}, "A baseline cannot be called"),
         (lambda r, g, t: {"profile": "published", "n_splits": 2}, "neither a model nor n_splits"),
     ],
 )
@@ -291,6 +347,24 @@ def test_several_generators_are_judged_in_one_run(real, generated, train, make_c
     assert all(set(row.n_generated) == {"ours", "theirs"} for row in several.labels)
     alone = evaluate(real, {"ours": generated}, train=train, conditions=["cell_type"])
     assert alone.value("frechet_distance") == several.value("frechet_distance")
+
+
+@pytest.mark.parametrize("profile", ["standard", "published"])
+def test_given_baselines_are_compared_and_not_judged(real, generated, train, make_cells, profile):
+    scvi = make_cells(130, seed=5, programme=0.0)
+    with_train = {"train": train, "conditions": ["cell_type"], "profile": profile}
+    report = evaluate(real, {"ours": generated}, baselines={"scvi": scvi}, **with_train)
+    ceiling = ["ceiling"] if profile == "standard" else []
+    assert list(report.systems) == [*ceiling, "ours", "independent_nb", "pca_gaussian", "scvi", "memoriser"]
+    assert report.systems["scvi"] == "baseline: the cells of the generator 'scvi'"
+    assert report.generators == ("ours",)
+    assert {finding.system for finding in report.findings} <= {"ours"}
+    assert all(set(row.n_generated) == {"ours"} for row in report.labels)
+    judged = evaluate(real, {"ours": generated, "scvi": scvi}, **with_train)
+    for row in report.figures:
+        assert {name: judged.value(row.name, name) for name in row.values} == {
+            name: report.value(row.name, name) for name in row.values
+        }
 
 
 def test_the_number_of_splits_follows_the_number_of_cells():
@@ -352,6 +426,13 @@ def test_the_published_profile_follows_the_recipe(real, generated, train):
     with_train = evaluate(real, generated, train=train, profile="published")
     assert list(with_train.systems) == ["generated", "independent_nb", "pca_gaussian", "memoriser"]
     assert with_train.figures[0].values["generated"] == report.figures[0].values["generated"]
+
+
+def test_the_published_profile_takes_no_more_cells_than_published_tables(real, generated, monkeypatch):
+    assert fidelity.MAX_PUBLISHED_CELLS == 5000
+    monkeypatch.setattr(fidelity, "MAX_PUBLISHED_CELLS", 30)
+    assert evaluate(real, generated, profile="published", max_cells=100).n_cells == 30
+    assert evaluate(real, generated, profile="published", max_cells=20).n_cells == 20
 
 
 def test_the_published_figures_by_hand(real, generated):

@@ -137,10 +137,46 @@ def test_behind_a_baseline():
     (behind,) = (f for f in find(rows, (), ("ours",), SYSTEMS) if f.topic == "baselines")
     assert behind.level == "warning"
     assert behind.sentence == (
-        "Farther from real cells than the baseline independent_nb on 1 of 3 figures: wasserstein2."
+        "Farther from real cells than the baseline independent NB on 1 of 3 figures: wasserstein2."
     )
     ahead = [row("wasserstein2", direction="lower", ceiling=7.0, ours=7.5, independent_nb=8.0)]
     assert levels(find(ahead, (), ("ours",), SYSTEMS), "baselines") == ["good"]
+
+
+def test_the_space_of_the_model_does_not_count_against_baselines():
+    rows = [
+        row("recall", ceiling=0.9, ours=0.9, independent_nb=0.8),
+        row("recall[latent]", ceiling=0.9, ours=0.2, independent_nb=0.8),
+        row("label_agreement[latent]", group="labels", ceiling=0.9, ours=0.9, independent_nb=0.9),
+    ]
+    (praise,) = (f for f in find(rows, (), ("ours",), SYSTEMS) if f.topic == "baselines")
+    assert praise.level == "good"
+    assert praise.sentence.startswith("On none of 2 figures")
+    assert "(independent NB)" in praise.sentence
+
+
+def test_real_cells_that_were_trained_on():
+    rows = [
+        row("exact_duplicates", "memorisation", "lower", width=0.0, ceiling=0.5, ours=0.0, theirs=0.5),
+        row("recall", ceiling=0.9, ours=0.9, theirs=0.9),
+    ]
+    found = find(rows, (), ("ours", "theirs"), (*SYSTEMS, "theirs"))
+    for system in ("ours", "theirs"):
+        (memorisation,) = (f for f in found if f.system == system and f.topic == "memorisation")
+        assert memorisation.level == "problem"
+        assert memorisation.sentence.startswith("50.0% of the real cells are exact copies of training cells")
+    few = [row("exact_duplicates", "memorisation", "lower", width=0.0, ceiling=0.04, ours=0.0)]
+    assert levels(find(few, (), ("ours",), SYSTEMS), "memorisation") == ["good"]
+
+
+def test_few_cells_earn_no_praise():
+    rows = [row("recall", ceiling=0.9, ours=0.9), row("depth_ratio", ceiling=1.0, ours=2.0)]
+    found = find(rows, (), ("ours",), SYSTEMS, n_cells=99)
+    assert [(f.level, f.topic) for f in found] == [("problem", "depth"), ("warning", "cells")]
+    assert "Only 99 cells" in found[1].sentence
+    for enough in (100, None):
+        found = find(rows, (), ("ours",), SYSTEMS, n_cells=enough)
+        assert [(f.level, f.topic) for f in found] == [("problem", "depth"), ("good", "modes")]
 
 
 def test_every_generator_is_judged():

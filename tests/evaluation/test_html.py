@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Literal
 
 import anndata as ad
+import numpy as np
 import pytest
 
 from scldm.evaluation import evaluate
 from scldm.evaluation.findings import Finding
-from scldm.evaluation.html import standing, write_html
+from scldm.evaluation.html import write_html
 from scldm.evaluation.html.labels import labels_table
 from scldm.evaluation.html.strip import draw_strip
 from scldm.evaluation.html.table import Columns, count_standings, split_name
 from scldm.evaluation.html.tags import NOTHING, Html, element, join, number, words
 from scldm.evaluation.labels import LabelFidelity
 from scldm.evaluation.report import EvaluationReport
+from scldm.evaluation.standing import at_ceiling, in_own_space, standing
 from scldm.evaluation.values import FigureValues, Value
 
 Direction = Literal["lower", "higher", "closest to ceiling"]
@@ -133,8 +135,32 @@ def test_standing_needs_values() -> None:
 
 def test_standings_are_counted() -> None:
     rows = [row("lower", ceiling=1.0, ours=own, nb=2.0) for own in (1.0, 1.5, 1.9, 2.5)] + [row("lower", ours=1.0)]
+    # the model's own space says nothing about anyone's standing
+    rows += [replace(rows[0], name="wasserstein2[latent]"), replace(rows[3], name="recall[latent]")]
     columns = Columns.of(["ceiling", "ours", "nb"], ["ours"])
     assert count_standings(rows, "ours", columns) == {"ceiling": 1, "between": 2, "behind": 1}
+
+
+def test_only_distances_in_the_latent_space_are_in_the_own_space_of_a_model() -> None:
+    distance = row("lower", ceiling=1.0)
+    assert in_own_space(replace(distance, name="recall[latent]"))
+    assert not in_own_space(distance)
+    assert not in_own_space(replace(distance, name="label_agreement[latent]", group="labels"))
+
+
+def test_the_ceiling_is_the_same_for_generators_and_baselines() -> None:
+    figure = row("lower", ceiling=Value(1.0, 0.7, 1.3), ours=Value(1.49, 1.09, 1.5), nb=Value(1.51, 1.11, 9.0), x=None)
+    assert [at_ceiling(figure, name) for name in ("ceiling", "ours", "nb", "x", "y")] == [True, True, False, None, None]
+
+
+def test_the_page_says_that_the_latent_space_is_the_models_own(report: EvaluationReport, tmp_path: Path) -> None:
+    latent = replace(report.figures[0], name="wasserstein2[latent]")
+    more = replace(
+        report, figures=(*report.figures, latent), spaces={**report.spaces, "latent": "4 coordinates"}, exhibits=None
+    )
+    _, page = write(more, tmp_path)
+    assert page.text.count("the model's own space") == 1
+    assert "4 coordinates; the model's own space, so these figures count neither" in page.text
 
 
 def test_columns_are_in_order() -> None:
@@ -312,6 +338,23 @@ def test_page_without_conditions_and_training_cells(real: ad.AnnData, generated:
     _, page = write(report, tmp_path)
     assert page.ids == ["findings", "figures", "embedding", "genes", "correlations", "depth", "notes"]
     assert "The memoriser is the training cells" not in page.text
+
+
+@pytest.mark.parametrize("label", [None, "plasma"])
+def test_a_generator_whose_cells_have_no_known_label_is_drawn(
+    label: str | None, real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData, tmp_path: Path
+) -> None:
+    strange = generated.copy()
+    strange.obs["cell_type"] = np.full(strange.n_obs, label, dtype=object)
+    report = evaluate(real, strange, train=train, conditions=["cell_type"], n_splits=1, n_resamples=20)
+    _, page = write(report, tmp_path)
+    assert "depth" in page.ids
+
+
+def test_copies_of_training_cells_are_drawn(train: ad.AnnData, tmp_path: Path) -> None:
+    report = evaluate(train, train, train=train, conditions=["cell_type"], n_splits=1, n_resamples=20)
+    _, page = write(report, tmp_path)
+    assert "memorisation" in page.ids
 
 
 def test_several_generators_have_a_column_each(

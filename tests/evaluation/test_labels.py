@@ -9,13 +9,14 @@ from scldm.evaluation.cells import Cells
 from scldm.evaluation.labels import (
     LabelClassifier,
     LabelFidelity,
+    agreement,
     combined_labels,
     label_fidelity,
     recognised,
     worst_gap,
 )
 from scldm.evaluation.registry import Judge, Side
-from scldm.evaluation.resampling import draw_weights
+from scldm.evaluation.resampling import draw_weights, weighted_mean
 from scldm.evaluation.values import Value
 
 # Cells are points on a line: a "B" cell is recognised when it is left of zero, and a "young" one below zero.
@@ -55,8 +56,6 @@ def test_a_classifier_recognises_the_labels_it_was_trained_on():
     classifier = LabelClassifier.fit(features, np.array(["B", "B", "T", "T", None], dtype=object))
     assert classifier.predict(np.array([[-2.0], [2.0]])).tolist() == ["B", "T"]
     assert len(classifier.predict(np.zeros((0, 1)))) == 0
-    assert classifier.accuracy(features, np.array(["B", "T", "T", "T", None], dtype=object)) == 0.75
-    assert classifier.accuracy(features, np.array([None] * 5, dtype=object)) is None
     assert LabelClassifier.fit(features, np.array(["B"] * 4 + [None], dtype=object)) is None
 
 
@@ -69,6 +68,39 @@ def test_recognised_cells_are_right_in_all_columns(judge):
     assert recognised(judge, cells, ["tissue"]) is None
     assert recognised(judge, side([1.0], ["T"]), ["cell_type", "age"]) is None
     assert recognised(judge, side([1.0], [None]), ["cell_type"]) is None
+
+
+def test_agreement_has_the_label_shares_of_held_out_cells(judge):
+    # B cells are recognised in 100 % of cases, T cells in 50 %; real cells are three quarters B
+    real = side([-1] * 60 + [1] * 10 + [-1] * 10, ["B"] * 60 + ["T"] * 20)
+    balanced = side([-1] * 40 + [1] * 20 + [-1] * 20 + [1] * 9, ["B"] * 40 + ["T"] * 40 + ["NK"] * 9)
+    found = agreement(judge, real, balanced, ["cell_type"])
+    assert found.value == pytest.approx(0.875)
+    assert found.replicates.mean() == pytest.approx(0.875, abs=0.02)
+    assert found.interval[0] < 0.875 < found.interval[1]
+    # labels that only one side has do not count
+    only_t = side([1] * 20 + [-1] * 20, ["T"] * 40)
+    assert agreement(judge, real, only_t, ["cell_type"]).value == pytest.approx(0.5)
+    assert agreement(judge, real, side([1.0], ["NK"]), ["cell_type"]).value == 0.0
+    assert agreement(judge, real, side([1.0], [None]), ["cell_type"]) is None
+    assert agreement(judge, real, balanced, ["cell_type", "age"]) is None
+
+
+def test_agreement_of_held_out_cells_is_their_share_recognised(judge):
+    real = side([-1] * 20 + [1] * 30, ["B"] * 25 + ["T"] * 20 + [None] * 5, [-1, 1] * 25, ["young"] * 40 + ["old"] * 10)
+    for conditions in (["cell_type"], ["cell_type", "age"]):
+        known, correct = recognised(judge, real, conditions)
+        found, expected = agreement(judge, real, real, conditions), weighted_mean(correct, real.weights[:, known])
+        assert found.value == pytest.approx(expected.value)
+        np.testing.assert_allclose(found.replicates, expected.replicates)
+
+
+def test_a_label_that_a_resample_lacks_does_not_count_in_it(judge):
+    real = side([-1] * 5 + [1] * 5, ["B"] * 5 + ["T"] * 5)
+    one = side([-1] * 10 + [-1], ["B"] * 10 + ["T"])
+    drawn = one.weights[:, 10] > 0
+    assert 0 < drawn.sum() < len(drawn)
+    np.testing.assert_array_equal(agreement(judge, real, one, ["cell_type"]).replicates[~drawn], 1.0)
 
 
 def test_combined_labels_need_every_column():

@@ -255,6 +255,26 @@ def test_depths_are_drawn_with_their_medians(scene: Scene) -> None:
     assert legend.get_texts()[0].get_text() == f"held-out real cells (median {median:,.0f})"
 
 
+@pytest.mark.parametrize("label", [None, "d"])
+def test_a_system_without_a_drawn_label_has_no_boxes(label: str | None) -> None:
+    strange = side(90, 5)
+    strange.cells.labels["kind"] = np.full(90, label, dtype=object)
+    few = {"reference": SIDES["reference"], "generated": SIDES["generated"]}
+    boxes = [
+        len(pictures.draw_depths(Scene.of(sides, names, "kind")).axes[2].patches)
+        for sides, names in ((few, ("generated",)), ({**few, "strange": strange}, ("generated", "strange")))
+    ]
+    assert boxes == [6, 6]  # three labels of two systems
+
+
+def test_memorisation_is_drawn_when_every_system_copies() -> None:
+    copies = dict.fromkeys(("reference", "generated", "memoriser"), SIDES["memoriser"])
+    figure = draw_memorisation(Scene.of(copies, ("generated",), "kind"), SIDES["memoriser"])
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert all("100% are exact copies" in text.get_text() for text in legend.get_texts())
+
+
 def test_overview_is_written_with_names_that_look_like_mathematics(tmp_path: Path) -> None:
     pictures.draw(SIDES, tmp_path / "overview.png", label="kind", title="$\\broken{$", ours="other")
     assert matplotlib.image.imread(tmp_path / "overview.png").shape == (1230, 2025, 4)

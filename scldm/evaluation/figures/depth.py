@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from scldm.evaluation.depths import kolmogorov_smirnov, median_ratio
-from scldm.evaluation.markers import MIN_CELLS_PER_LABEL, common_labels
+from scldm.evaluation.labels import MIN_CELLS_PER_LABEL
+from scldm.evaluation.markers import MIN_SYSTEM_CELLS, frequent_labels
 from scldm.evaluation.registry import Comparison, Side, figure
 from scldm.evaluation.resampling import Estimate
 
@@ -41,18 +42,24 @@ def _depth_ks(c: Comparison) -> Estimate:
     "depth",
     "lower",
     "Kolmogorov-Smirnov statistic between library sizes of cells with the same label, averaged over labels with at "
-    f"least {MIN_CELLS_PER_LABEL} cells on both sides, each weighted by its number of reference cells.",
+    f"least {MIN_CELLS_PER_LABEL} reference cells, each weighted by the number of these; 1 for a label of which the "
+    f"system has fewer than {MIN_SYSTEM_CELLS} cells.",
     scope="condition",
 )
 def _depth_ks_within(c: Comparison, condition: str) -> Estimate | None:
     if any(condition not in side.cells.labels for side in (c.system, c.reference)):
         return None
     columns = [side.cells.labels[condition].to_numpy(dtype=object) for side in (c.system, c.reference)]
-    labels = common_labels(*columns)
+    labels = frequent_labels(columns[1])
     if not labels:
         return None
     cells = [[np.flatnonzero(column == label) for column in columns] for label in labels]
-    each = [_statistics(c.system.take(system), c.reference.take(reference)) for system, reference in cells]
+    each = [
+        _statistics(c.system.take(system), c.reference.take(reference))
+        if len(system) >= MIN_SYSTEM_CELLS
+        else np.ones(1 + len(c.reference.weights))
+        for system, reference in cells
+    ]
     mean = np.average(each, axis=0, weights=[len(reference) for _, reference in cells])
     return Estimate(float(mean[0]), mean[1:])
 

@@ -13,6 +13,8 @@ from scldm.evaluation.resampling import Estimate, weighted_mean
 
 __all__: list[str] = []
 
+NARROW = "Resamples keep the {}, so the interval is somewhat narrow."
+
 
 @figure(
     "wasserstein2",
@@ -79,7 +81,7 @@ def _frechet_distance(c: Comparison, space: str) -> Estimate:
     "distances",
     "closest to ceiling",
     "Leave-one-out accuracy of a 1-nearest-neighbour classifier of system against reference in the feature space: "
-    "0.5 cannot be told apart, 1 is always told apart, below 0.5 suggests copies.",
+    "0.5 cannot be told apart, 1 is always told apart, below 0.5 suggests copies. " + NARROW.format("neighbours"),
     scope="space",
 )
 def _nearest_neighbour_accuracy(c: Comparison, space: str) -> Estimate:
@@ -92,7 +94,8 @@ def _nearest_neighbour_accuracy(c: Comparison, space: str) -> Estimate:
     "distances",
     "closest to ceiling",
     "Area under the ROC curve of gradient-boosted trees trained to tell system from reference in the feature space, "
-    f"scored on cells they have not seen ({two_sample.N_FOLDS} folds): 0.5 cannot be told apart.",
+    f"scored on cells they have not seen ({two_sample.N_FOLDS} folds): 0.5 cannot be told apart. "
+    + NARROW.format("trained trees"),
     scope="space",
 )
 def _classifier_auroc(c: Comparison, space: str) -> Estimate:
@@ -127,7 +130,8 @@ def _recall(c: Comparison, space: str) -> Estimate:
     "distances",
     "closest to ceiling",
     f"Mean number of {N_NEIGHBOURS}-nearest-neighbour balls of reference cells that a cell of the system lies in, "
-    f"divided by {N_NEIGHBOURS}: 1 as dense as the reference, more when crowded into its densest parts.",
+    f"divided by {N_NEIGHBOURS}: 1 as dense as the reference, more when crowded into its densest parts. "
+    + NARROW.format("neighbours"),
     scope="space",
 )
 def _density(c: Comparison, space: str) -> Estimate:
@@ -138,7 +142,8 @@ def _density(c: Comparison, space: str) -> Estimate:
     "coverage",
     "distances",
     "higher",
-    f"Share of reference cells with a cell of the system nearer than their {N_NEIGHBOURS}th nearest reference cell.",
+    f"Share of reference cells with a cell of the system nearer than their {N_NEIGHBOURS}th nearest reference cell. "
+    + NARROW.format("neighbours"),
     scope="space",
 )
 def _coverage(c: Comparison, space: str) -> Estimate:

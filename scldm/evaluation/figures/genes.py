@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from scldm.evaluation.genes import N_CORRELATED_GENES, gene_means, pair_correlations, pearson_rows
+from scldm.evaluation.labels import MIN_CELLS_PER_LABEL
 from scldm.evaluation.markers import (
-    MIN_CELLS_PER_LABEL,
     MIN_DETECTED,
+    MIN_SYSTEM_CELLS,
     N_MARKERS,
-    common_labels,
     detected_genes,
     fold_changes,
+    frequent_labels,
     shared_markers,
 )
 from scldm.evaluation.moments import GeneMoments, dispersion_trend_error, zero_curve_error
@@ -118,7 +119,8 @@ def _gene_gene_correlation(c: Comparison) -> Estimate | None:
     "genes",
     "higher",
     "As gene_gene_correlation, but within labels of the first condition: of deviations from the mean of the label, "
-    f"over labels with at least {MIN_CELLS_PER_LABEL} cells on both sides.",
+    f"over labels with at least {MIN_CELLS_PER_LABEL} reference cells. Those of which the system has fewer than "
+    f"{MIN_SYSTEM_CELLS} cells are left out, and the correlation is multiplied by the share of reference cells left.",
 )
 def _gene_gene_correlation_within(c: Comparison) -> Estimate | None:
     if not len(c.reference.cells.labels.columns):
@@ -127,15 +129,19 @@ def _gene_gene_correlation_within(c: Comparison) -> Estimate | None:
     if condition not in c.system.cells.labels:
         return None
     columns = [side.cells.labels[condition].to_numpy(dtype=object) for side in (c.system, c.reference)]
-    labels = common_labels(*columns)
-    if not labels:
+    judged = frequent_labels(columns[1])
+    if not judged:
         return None
+    labels = [label for label in judged if label in frequent_labels(columns[0], MIN_SYSTEM_CELLS)]
+    if not labels:
+        return _estimate(np.zeros(1 + len(c.reference.weights)))
     rows = []
     for side, column in zip((c.system, c.reference), columns, strict=True):
         groups = np.array([labels.index(label) if label in labels else -1 for label in column])
         chosen = np.flatnonzero(groups >= 0)
         rows.append(_pairs(side.take(chosen), c.judge.correlated_genes, groups[chosen]))
-    return _estimate(pearson_rows(*rows))
+    left = np.isin(columns[1], labels).sum() / np.isin(columns[1], judged).sum()
+    return _estimate(left * pearson_rows(*rows))
 
 
 @figure(
@@ -143,8 +149,9 @@ def _gene_gene_correlation_within(c: Comparison) -> Estimate | None:
     "genes",
     "higher",
     "Pearson correlation over genes of log fold changes (mean log1p CP10K of a label's cells minus that of all "
-    f"others), averaged over labels with at least {MIN_CELLS_PER_LABEL} cells on both sides; over genes that "
-    f"{MIN_DETECTED:.0%} of the fitting cells of one of these labels show.",
+    f"others), averaged over labels with at least {MIN_CELLS_PER_LABEL} reference cells (0 for one of which the system "
+    f"has fewer than {MIN_SYSTEM_CELLS}); over genes that {MIN_DETECTED:.0%} of the fitting cells of one of these "
+    "labels show.",
     scope="condition",
 )
 def _marker_fold_change_correlation(c: Comparison, condition: str) -> Estimate | None:
@@ -228,19 +235,24 @@ def _recover_markers(c: Comparison, condition: str) -> tuple[Rows, Rows] | None:
     if any(condition not in side.cells.labels for side in (c.system, c.reference, c.judge.fitting)):
         return None
     columns = [side.cells.labels[condition].to_numpy(dtype=object) for side in (c.system, c.reference)]
-    labels = common_labels(*columns)
+    labels = frequent_labels(columns[1])
     fitting = c.judge.fitting.cells
     genes = detected_genes(fitting.counts, fitting.labels[condition].to_numpy(dtype=object), labels)
     # with a single label there is nothing that a fold change could be against
-    if not labels or len(genes) < 2 or min(len(set(column[column != None])) for column in columns) < 2:  # noqa: E711
+    n_labels = [len(frequent_labels(column, 1)) for column in columns]
+    if not labels or len(genes) < 2 or n_labels[1] < 2:
         return None
+    met = [label for label in labels if label in frequent_labels(columns[0], MIN_SYSTEM_CELLS)]
+    if not met or n_labels[0] < 2:
+        return np.zeros(1 + len(c.reference.weights)), np.zeros(1 + len(c.reference.weights))
     changes = [
-        fold_changes(side.cells.log1p_cp10k[:, genes], column, labels, side.weights)
+        fold_changes(side.cells.log1p_cp10k[:, genes], column, met, side.weights)
         for side, column in zip((c.system, c.reference), columns, strict=True)
     ]
     correlations = [pearson_rows(system, reference) for system, reference in zip(*changes, strict=True)]
     overlaps = [shared_markers(system, reference) for system, reference in zip(*changes, strict=True)]
-    return np.mean(correlations, axis=0), np.mean(overlaps, axis=0)
+    # a label that is not met counts as zero
+    return np.sum(correlations, axis=0) / len(labels), np.sum(overlaps, axis=0) / len(labels)
 
 
 def _estimate(rows: Rows | None) -> Estimate | None:

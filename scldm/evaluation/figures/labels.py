@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, recognised, worst_gap
+from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, agreement, worst_gap
 from scldm.evaluation.registry import Comparison, figure
-from scldm.evaluation.resampling import Estimate, weighted_mean
+from scldm.evaluation.resampling import Estimate
 
 __all__: list[str] = []
 
@@ -16,24 +14,26 @@ __all__: list[str] = []
     "labels",
     "closest to ceiling",
     "Share of the system's cells that a logistic regression, trained on real cells in the primary space, recognises as "
-    "what their label says; more than the ceiling means labels that are told apart too easily.",
+    "what their label says, with labels as frequent as in held-out cells (over those that both have); more than the "
+    "ceiling means labels that are told apart too easily.",
     scope="condition",
     all_cells=True,
 )
 def _label_agreement(c: Comparison, condition: str) -> Estimate | None:
-    return _agreement(c, [condition])
+    return agreement(c.judge, c.reference, c.system, [condition])
 
 
 @figure(
     "label_agreement_joint",
     "labels",
     "closest to ceiling",
-    "Share of the system's cells of which all judged labels are recognised at once (with two or more conditions).",
+    "Share of the system's cells of which all judged labels are recognised at once (with two or more conditions), with "
+    "combinations of labels as frequent as in held-out cells.",
     all_cells=True,
 )
 def _label_agreement_joint(c: Comparison) -> Estimate | None:
     conditions = [str(column) for column in c.reference.cells.labels if column in c.judge.classifiers]
-    return _agreement(c, conditions) if len(conditions) > 1 else None
+    return agreement(c.judge, c.reference, c.system, conditions) if len(conditions) > 1 else None
 
 
 @figure(
@@ -46,10 +46,5 @@ def _label_agreement_joint(c: Comparison) -> Estimate | None:
     all_cells=True,
 )
 def _label_worst_gap(c: Comparison, condition: str) -> Estimate | None:
-    return worst_gap(c.judge, c.reference, c.system, condition)
-
-
-def _agreement(c: Comparison, conditions: Sequence[str]) -> Estimate | None:
-    """Average over cells whether all their labels are recognised."""
-    found = recognised(c.judge, c.system, conditions)
-    return None if found is None else weighted_mean(found[1], c.system.weights[:, found[0]])
+    # held-out cells against themselves would be zero, which not even real cells can reach
+    return None if c.system is c.reference else worst_gap(c.judge, c.reference, c.system, condition)

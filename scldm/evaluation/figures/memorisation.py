@@ -8,10 +8,12 @@ import numpy as np
 from jaxtyping import Float
 
 from scldm.evaluation.depths import median_ratio
-from scldm.evaluation.memorisation import NEAR, attack_scores, copied, near_shares, ranking_auroc
+from scldm.evaluation.memorisation import NEAR, attack_scores, copied, near_shares
 from scldm.evaluation.neighbours import nearest
+from scldm.evaluation.preparation import generator
 from scldm.evaluation.registry import PRIMARY_SPACE, Comparison, Side, figure
 from scldm.evaluation.resampling import Estimate, weighted_mean
+from scldm.evaluation.two_sample import auroc
 
 __all__: list[str] = []
 
@@ -65,24 +67,22 @@ def _near_duplicates(c: Comparison) -> Estimate | None:
     "membership_auroc",
     "memorisation",
     "closest to ceiling",
-    "How well an attacker who has only the system's cells tells training cells from held-out ones (area under the ROC "
-    "curve; the score is closeness to the nearest of the system's cells, in principal components of as many training "
-    "as held-out cells): 0.5 if nothing leaks.",
+    "How well an attacker who has all of the system's cells and nothing else tells training cells from held-out ones "
+    "(area under the ROC curve; the score is closeness to the nearest of the system's cells, in principal components "
+    "of as many training as held-out cells): 0.5 if nothing leaks.",
 )
 def _membership_auroc(c: Comparison) -> Estimate | None:
     training, others = c.judge.training, c.reference
     if training is None:
         return None
     n_cells = min(len(training.cells), len(others.cells))
-    # Another draw for every split of the held-out cells, the same for every system.
-    rng = np.random.default_rng(int(others.cells.library_size.sum()))
+    # another draw for every split of the held-out cells, the same for every system
+    rng = generator(c.split, "members")
     members, others = (
         side.take(np.sort(rng.choice(len(side.cells), n_cells, replace=False))) for side in (training, others)
     )
-    scores = attack_scores(c.system.cells, members.cells, others.cells)
-    weights = [np.vstack([np.ones(len(side.cells)), side.weights]) for side in (members, others)]
-    areas = ranking_auroc(*scores, *weights)
-    return Estimate(float(areas[0]), areas[1:])
+    of_members, of_others = attack_scores(c.release.cells, members.cells, others.cells)
+    return auroc(of_others, of_members, others.weights, members.weights)
 
 
 def _to_training(side: Side, training: Side) -> Float[np.ndarray, " cells"]:

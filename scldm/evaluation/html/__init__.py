@@ -1,6 +1,5 @@
 """The evaluation as one self-contained web page."""
 
 from scldm.evaluation.html.page import write_html
-from scldm.evaluation.html.standing import standing
 
-__all__ = ["standing", "write_html"]
+__all__ = ["write_html"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scldm.evaluation.html.standing import Standing, standing
 from scldm.evaluation.html.strip import draw_strip
 from scldm.evaluation.html.tags import NOTHING, Html, element, join, number, words
 from scldm.evaluation.pictures.scene import display_name, system_colours
 from scldm.evaluation.registry import PRIMARY_SPACE
+from scldm.evaluation.standing import LATENT_SPACE, Standing, in_own_space, standing
 from scldm.evaluation.values import FigureValues, Value
 
 __all__ = ["GROUPS", "STANDINGS", "Columns", "count_standings", "figures_table"]
@@ -26,6 +26,7 @@ STANDINGS: dict[Standing, tuple[str, str]] = {
     "between": ("◐", "between the ceiling and the best baseline"),
     "behind": ("○", "behind a baseline"),
 }
+_OWN_SPACE = "the model's own space, so these figures count neither for nor against anyone at the top of the page"
 _BEST = {
     "lower": "lower is better",
     "higher": "higher is better",
@@ -65,8 +66,8 @@ class Columns:
 
 
 def count_standings(rows: Sequence[FigureValues], system: str, columns: Columns) -> dict[Standing, int]:
-    """Count in how many figures a system stands where."""
-    found = [standing(row, system, columns.baselines) for row in rows]
+    """Count in how many figures a system stands where; distances in a model's own space do not count."""
+    found = [standing(row, system, columns.baselines) for row in rows if not in_own_space(row)]
     return {where: found.count(where) for where in STANDINGS}
 
 
@@ -125,7 +126,8 @@ def _sections(rows: Sequence[FigureValues], spaces: Mapping[str, str]) -> list[S
     result = []
     for (group, space), members in sections.items():
         heading = GROUPS.get(group, words(group))
-        result.append((f"{heading}: space “{space}”" if space else heading, spaces.get(space, ""), members))
+        note = f"{spaces[space]}; {_OWN_SPACE}" if space == LATENT_SPACE else spaces.get(space, "")
+        result.append((f"{heading}: space “{space}”" if space else heading, note, members))
     return result
 
 

@@ -76,6 +76,8 @@ def _draw_boxes(ax: Axes, scene: Scene, labels: list[str]) -> None:
         own, depths = scene.labels(name), np.maximum(scene.sides[name].cells.library_size, 1.0)
         groups = [depths[own == label] for label in labels]
         rows = [row for row, group in enumerate(groups) if len(group)]
+        if not rows:
+            continue  # no cell has a label that is drawn
         colour = scene.colours[name]
         ax.boxplot(
             [groups[row] for row in rows],

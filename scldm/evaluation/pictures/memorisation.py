@@ -61,7 +61,8 @@ def _common_labels(scene: Scene) -> list[str]:
 def _draw_distributions(ax: Axes, scene: Scene, distances: Distances) -> None:
     """Draw histograms; a system of which most cells are copies is a bar at zero that is cut off."""
     copies = {name: float((values == 0).mean()) for name, values in distances.items()}
-    spread = np.concatenate([values for name, values in distances.items() if copies[name] < 0.5])
+    new = [values for name, values in distances.items() if copies[name] < 0.5]
+    spread = np.concatenate(new or list(distances.values()))
     n_bins = int(np.clip(1.3 * np.sqrt(len(distances["reference"])), 10, 50))
     edges = np.linspace(0.0, float(np.quantile(spread, 0.995)) * 1.02 or 1.0, n_bins + 1)
     for name, values in distances.items():

@@ -9,9 +9,25 @@ from typing import Literal
 from scldm.evaluation.registry import Direction
 from scldm.evaluation.values import FigureValues, Value
 
-__all__ = ["Standing", "standing"]
+__all__ = ["LATENT_SPACE", "Standing", "at_ceiling", "in_own_space", "standing"]
 
 Standing = Literal["ceiling", "between", "behind"]
+
+LATENT_SPACE = "latent"
+"""The latent space of a model, in which its own cells are at an advantage or a disadvantage."""
+
+
+def in_own_space(row: FigureValues) -> bool:
+    """Whether a figure is a distance in the latent space of a judged model: no measure of anyone's standing."""
+    return row.group == "distances" and row.name.endswith(f"[{LATENT_SPACE}]")
+
+
+def at_ceiling(row: FigureValues, system: str) -> bool | None:
+    """Whether a system is as good as the ceiling, by the rule of `standing`; None when either has no value."""
+    ceiling, own = row.values.get("ceiling"), row.values.get(system)
+    if ceiling is None or own is None or not (math.isfinite(ceiling.value) and math.isfinite(own.value)):
+        return None
+    return _loss(row.direction, own.value, ceiling.value) <= _margin(own, ceiling)
 
 
 def standing(row: FigureValues, system: str, baselines: Iterable[str]) -> Standing | None:
@@ -33,12 +49,12 @@ def standing(row: FigureValues, system: str, baselines: Iterable[str]) -> Standi
     when it is farther from the ceiling than the best baseline; ``between`` when it is nearer. None when it or the
     ceiling has no value, or when it misses the ceiling and there is no baseline to compare with.
     """
-    ceiling, own = row.values.get("ceiling"), row.values.get(system)
-    if ceiling is None or own is None or not (math.isfinite(ceiling.value) and math.isfinite(own.value)):
+    is_there, ceiling, own = at_ceiling(row, system), row.values.get("ceiling"), row.values.get(system)
+    if is_there is None or ceiling is None or own is None:
         return None
-    loss = _loss(row.direction, own.value, ceiling.value)
-    if loss <= _margin(own, ceiling):
+    if is_there:
         return "ceiling"
+    loss = _loss(row.direction, own.value, ceiling.value)
     compared = [value.value for value in (row.values.get(name) for name in baselines) if value is not None]
     losses = [_loss(row.direction, value, ceiling.value) for value in compared if math.isfinite(value)]
     if not losses:
