@@ -237,7 +237,6 @@ class WideDecoder(nn.Module):
             nn.SiLU(),
             nn.Linear(table_width, table_width),
         )
-        self.output_norm = nn.LayerNorm(table_width, elementwise_affine=False)
         self.unpooling = AttentionUnpooling(
             n_genes, n_latents, n_cross_heads, table_width // (n_latents * n_cross_heads)
         )
@@ -249,8 +248,7 @@ class WideDecoder(nn.Module):
         tokens = self.input(latents) + self.positions
         for block in self.blocks:
             tokens = block(tokens)
-        # Normalised, so that the size of a read-out says how far a gene moves, which is what its prior is about.
-        return self.output_norm(self.mix(tokens.flatten(1)))
+        return self.mix(tokens.flatten(1))
 
     def log_rates(
         self, features: Float[Tensor, "cells table_width"], genes: Int64[Tensor, " genes"] | None = None
