@@ -101,7 +101,7 @@ class VAEConfig:
     """Dropout on the pooled cell representation (wide layout only)."""
     attribute_dropout: float = 0.15
     """Share of training cells of which the encoder is not told an attribute (wide layout only); 1 hides them all."""
-    read_out_std: float = 0.016
+    read_out_std: float = 0.011
     """Standard deviation of the Gaussian prior on the weights with which a gene is read out (wide layout only)."""
     likelihood: Literal["negative_binomial", "poisson"] = "negative_binomial"
     """Distribution of the counts."""
@@ -202,7 +202,7 @@ class TrainingConfig:
     """Compile the network with torch.compile."""
     validate_every: int = 6_400
     """Cells between two validations."""
-    patience: float = 1.5
+    patience: float = 0.5
     """The stage stops when validation has not improved for this multiple of the cells that led to its best value; 0
     never stops early."""
     keep: Literal["best", "last"] = "best"
@@ -244,9 +244,10 @@ class TrackingConfig:
 
 def _vae_training() -> TrainingConfig:
     # The likelihood of held-out cells is best while the decoder still shrinks rates towards their mean; cells generated
-    # from there are too much alike (measured: benchmarks/RESULTS.md). So the autoencoder trains on past that point, for
-    # as long as `patience` says, and keeps where it ends.
-    return TrainingConfig(keep="last")
+    # from there are too much alike, and those from long after it copy the noise of training cells (measured:
+    # benchmarks/RESULTS.md). So the autoencoder trains on past that point for as long as `patience` says, and keeps where
+    # it ends.
+    return TrainingConfig(learning_rate=4e-3, patience=1.0, keep="last")
 
 
 def _prior_training() -> TrainingConfig:
@@ -257,7 +258,6 @@ def _prior_training() -> TrainingConfig:
         weight_decay=0.0,
         clip_norm=1.0,
         ema_decay=0.999,
-        patience=0.5,
     )
 
 

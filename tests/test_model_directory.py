@@ -57,7 +57,7 @@ def test_saving_a_loaded_model_writes_the_same_files(model_dir, tmp_path):
 def test_directory_holds_all_that_is_needed_and_nothing_else(trained, model_dir):
     assert sorted(p.name for p in model_dir.iterdir()) == sorted([*FILES, "metrics.jsonl", "model_card.md"])
     assert {p.suffix for p in model_dir.iterdir()} == {".json", ".jsonl", ".safetensors", ".md"}
-    assert json.loads((model_dir / "config.json").read_text())["format_version"] == 2
+    assert json.loads((model_dir / "config.json").read_text())["format_version"] == 3
     assert len((model_dir / "metrics.jsonl").read_text().splitlines()) == 6
     moments = load_file(model_dir / "prior.safetensors")["latent_mean"]
     assert torch.equal(moments, trained._trained().statistics.mean)
@@ -143,7 +143,7 @@ def test_missing_metrics_do_no_harm(directory):
     assert load(directory).sample(2, **FAST).n_obs == 2
 
 
-@pytest.mark.parametrize(("name", "known"), [("config.json", 2), ("schema.json", 1)])
+@pytest.mark.parametrize(("name", "known"), [("config.json", 3), ("schema.json", 1)])
 def test_newer_format_says_to_update(directory, name, known):
     edit(directory / name, lambda content: content.update(format_version=known + 1))
     message = rf"format version {known + 1}, this scldm reads up to {known}; update scldm"

@@ -79,7 +79,7 @@ class NegativeBinomial(Likelihood):
     INITIAL_LOG_THETA = 2.3
     #: Adam moves every parameter by about the learning rate per step. Log theta spans several units and has to travel
     #: them in a short training: it is stored divided by this factor.
-    STEP_FACTOR = 5.0
+    STEP_FACTOR = 10.0
 
     def __init__(self, n_genes: int, n_categories: int = 0) -> None:
         super().__init__()

@@ -184,7 +184,8 @@ class AttentionUnpooling(nn.Module):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(n_genes, n_heads, key_width))
         self.keys = nn.Parameter(torch.randn(n_slots, n_heads, key_width) * 0.1 / math.sqrt(key_width))
-        self.read_out = nn.Parameter(torch.randn(n_genes, n_heads, head_width) * 0.05)
+        # Small: what a rare gene starts with it keeps for long, since few counts pull at it.
+        self.read_out = nn.Parameter(torch.randn(n_genes, n_heads, head_width) * 0.01)
 
     def gene_weights(self, genes: Int64[Tensor, " genes"] | None = None) -> Float[Tensor, "genes channels"]:
         """Read-outs with the attention weights folded in; channels run over slots, then heads, then head channels."""
@@ -198,7 +199,7 @@ class AttentionUnpooling(nn.Module):
 
 
 class WideDecoder(nn.Module):
-    """Un-pools latent tokens into a log rate per gene: self-attention blocks, a mixing layer, attention un-pooling.
+    """Un-pools latent tokens into a log rate per gene: self-attention blocks, a mixing layer and norm, attention un-pooling.
 
     Parameters
     ----------
@@ -236,6 +237,8 @@ class WideDecoder(nn.Module):
             nn.Linear(n_latents * width, table_width),
             nn.SiLU(),
             nn.Linear(table_width, table_width),
+            # Features of a fixed scale: otherwise they grow as the prior on the read-outs shrinks those, and undo it.
+            nn.LayerNorm(table_width, elementwise_affine=False),
         )
         self.unpooling = AttentionUnpooling(
             n_genes, n_latents, n_cross_heads, table_width // (n_latents * n_cross_heads)

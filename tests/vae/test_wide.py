@@ -170,6 +170,17 @@ def test_unpooling_is_softmax_attention_of_genes_over_slots(genes):
     assert relative_error(folded, expected if genes is None else expected[:, genes]) < 1e-5
 
 
+def test_features_have_a_fixed_scale_so_that_only_read_outs_decide_how_far_rates_move():
+    decoder, latents = decoder_of(), latents_of()
+    features = decoder.features(latents)
+    assert features.std(0).min() > 0
+    torch.testing.assert_close(features.square().mean(1), torch.ones(len(features)), rtol=1e-3, atol=0)
+    with torch.no_grad():
+        decoder.mix[3].weight.mul_(10)
+        decoder.mix[3].bias.mul_(10)
+    torch.testing.assert_close(decoder.features(latents), features, rtol=1e-3, atol=1e-3)
+
+
 def test_rates_of_a_subset_are_a_slice_of_all():
     decoder = decoder_of(np.arange(1.0, N_GENES + 1))
     features = decoder.features(latents_of())
