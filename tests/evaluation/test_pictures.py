@@ -6,6 +6,7 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 
 from scldm.evaluation import pictures
@@ -125,6 +126,16 @@ def test_few_cells_have_no_umap() -> None:
     positions, axis = joint_positions({"a": np.eye(49, 3)}, "umap")
     assert axis == "PC"
     assert positions["a"].shape == (49, 2)
+
+
+def test_umap_leaves_the_number_of_threads_as_it_was() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        joint_positions({"a": np.random.default_rng(0).normal(size=(60, 5))}, "umap")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_umap_separates_what_is_separate() -> None:

@@ -82,9 +82,12 @@ def _umap(features: np.ndarray) -> np.ndarray | None:
     """Compute UMAP; None where the installed libraries cannot."""
     import scanpy
     from anndata import AnnData
+    from threadpoolctl import threadpool_limits
 
     adata = AnnData(features.astype(np.float32))
-    with warnings.catch_warnings():
+    # numba leaves the number of OpenMP threads, torch's included, at all cores: what trains next in the same process
+    # would fight over them. Without limits of its own the context only puts back what was there.
+    with warnings.catch_warnings(), threadpool_limits(limits=None):
         warnings.simplefilter("ignore")
         try:
             scanpy.pp.neighbors(adata, n_neighbors=15, use_rep="X", random_state=0)
