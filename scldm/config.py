@@ -247,7 +247,7 @@ def _vae_training() -> TrainingConfig:
     # from there are too much alike, and those from long after it copy the noise of training cells (measured:
     # benchmarks/RESULTS.md). So the autoencoder trains on past that point for as long as `patience` says, and keeps where
     # it ends.
-    return TrainingConfig(learning_rate=4e-3, keep="last")
+    return TrainingConfig(learning_rate=4e-3, patience=1.0, keep="last")
 
 
 def _prior_training() -> TrainingConfig:
