@@ -245,8 +245,8 @@ class TrackingConfig:
 def _vae_training() -> TrainingConfig:
     # The likelihood of held-out cells is best while the decoder still shrinks rates towards their mean; cells generated
     # from there are too much alike, and those from long after it copy the noise of training cells (measured:
-    # benchmarks/RESULTS.md). So the autoencoder trains on past that point for as long as `patience` says, and keeps where
-    # it ends.
+    # benchmarks/RESULTS.md). So the autoencoder trains on past that point for as long as `patience` says, and keeps
+    # where it ends.
     return TrainingConfig(learning_rate=4e-3, patience=1.0, keep="last")
 
 

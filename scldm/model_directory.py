@@ -170,8 +170,8 @@ def _read_config(directory: Path) -> tuple[RunConfig, TrainingSummary]:
         )
     if version < FORMAT_VERSION:
         raise UserError(
-            f"'{directory}' has format version {version}, of an earlier autoencoder; this scldm reads {FORMAT_VERSION} only: "
-            "train the model again."
+            f"'{directory}' has format version {version}, of an earlier autoencoder; this scldm reads {FORMAT_VERSION} "
+            "only: train the model again."
         )
     try:
         return RunConfig.from_dict(content["config"]), TrainingSummary(**content["training"])

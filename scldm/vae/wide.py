@@ -199,7 +199,7 @@ class AttentionUnpooling(nn.Module):
 
 
 class WideDecoder(nn.Module):
-    """Un-pools latent tokens into a log rate per gene: self-attention blocks, a mixing layer and norm, attention un-pooling.
+    """Un-pools latent tokens into a log rate per gene: self-attention blocks, mixing and norm, attention un-pooling.
 
     Parameters
     ----------
