@@ -118,7 +118,7 @@ def evaluate(
         If counts are not raw counts, an obs column is missing, the files share too few genes, there are too few
         cells, a generator or a baseline has a reserved name or that of another one, or a number is out of range.
     """
-    _check(seed, max_cells, n_splits, n_resamples, profile)
+    _check(seed, max_cells, n_splits, n_resamples, profile, model)
     named = _named(generated)
     given = _named_baselines(baselines or {}, named)
     conditions = tuple(dict.fromkeys(conditions))
@@ -128,8 +128,9 @@ def evaluate(
     material = gather(
         real, named | given, train, conditions=conditions, layer=layer, halves=halves, seed=seed, max_cells=max_cells
     )
-    result = _standard if halves else _published
-    return result(material, tuple(named), conditions, model, seed, n_splits, n_resamples)
+    if halves:
+        return _standard(material, tuple(named), conditions, model, seed, n_splits, n_resamples)
+    return _published(material, tuple(named), conditions, seed, n_resamples)
 
 
 def _standard(
@@ -187,17 +188,9 @@ def _standard(
 
 
 def _published(
-    material: Material,
-    generators: tuple[str, ...],
-    conditions: tuple[str, ...],
-    model: Any,
-    seed: int,
-    n_splits: int | None,
-    n_resamples: int,
+    material: Material, generators: tuple[str, ...], conditions: tuple[str, ...], seed: int, n_resamples: int
 ) -> EvaluationReport:
     """Compare every system with all real cells, by the recipe of published tables."""
-    if model is not None or n_splits not in (None, 1):
-        raise UserError("The profile 'published' has one space and one split: it takes neither a model nor n_splits")
     fitted = {} if material.train is None else fit_baselines(material.train, material.n_cells, seed)
     cells = _in_order(material, generators, fitted)
     rows, judge, one = score_published(material.held_out, cells, material.n_cells, seed, n_resamples, conditions)
@@ -271,8 +264,8 @@ def _check_names(named: Mapping[str, AnnData], kind: str) -> None:
             raise UserError(f"A {kind} cannot be called '{name}', which stands for something else in the report")
 
 
-def _check(seed: int, max_cells: int, n_splits: int | None, n_resamples: int, profile: str) -> None:
-    """Refuse numbers that are out of range."""
+def _check(seed: int, max_cells: int, n_splits: int | None, n_resamples: int, profile: str, model: Any) -> None:
+    """Refuse numbers that are out of range and what a profile cannot take, before any cell is read."""
     if seed < 0:
         raise UserError(f"The seed is {seed}; it must not be negative")
     if seed >= 2**32:
@@ -285,3 +278,5 @@ def _check(seed: int, max_cells: int, n_splits: int | None, n_resamples: int, pr
         raise UserError(f"The number of bootstrap resamples is {n_resamples}; at least {MIN_RESAMPLES} are needed")
     if profile not in get_args(Profile):
         raise UserError(f"There is no profile '{profile}'; {nearest_names(profile, get_args(Profile))}")
+    if profile == "published" and (model is not None or n_splits not in (None, 1)):
+        raise UserError("The profile 'published' has one space and one split: it takes neither a model nor n_splits")

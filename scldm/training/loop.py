@@ -206,9 +206,11 @@ class _StageRun:
 
     @property
     def cells(self) -> int:
+        """Cells that the stage has been trained on so far, over all processes."""
         return self.step * self.order.batch_size
 
     def execute(self, on_step: Callable[[int], None] | None) -> StageResult:
+        """Train from the last checkpoint to the end, and leave the weights that are to be kept in the network."""
         self._resume()
         bar = tqdm(
             total=self.total_steps * self.order.batch_size,

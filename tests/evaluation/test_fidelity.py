@@ -297,6 +297,7 @@ def doubled_genes(adata: ad.AnnData) -> ad.AnnData:
         (lambda r, g, t: {"baselines": {"pca_gaussian": g}}, "A baseline cannot be called 'pca_gaussian'"),
         (lambda r, g, t: {"baselines": {"a[b]": g}}, "A baseline cannot be called"),
         (lambda r, g, t: {"profile": "published", "n_splits": 2}, "neither a model nor n_splits"),
+        (lambda r, g, t: {"profile": "published", "model": object()}, "neither a model nor n_splits"),
     ],
 )
 def test_refusals(real, generated, train, change, message):
