@@ -9,6 +9,7 @@ from typing import Literal
 
 from scldm.evaluation.labels import COMBINATION, LabelFidelity
 from scldm.evaluation.rules import RULES, TOPICS, Rule
+from scldm.evaluation.standing import in_own_space
 from scldm.evaluation.values import FigureValues, Value
 
 __all__ = ["Finding", "find"]
@@ -231,7 +232,7 @@ def _comparable(row: FigureValues, system: str) -> bool:
 
     Memorisation cannot, of which simple models do none, nor can distances in the model's own latent space.
     """
-    if row.group == "memorisation" or (row.group == "distances" and row.name.endswith("[latent]")):
+    if row.group == "memorisation" or in_own_space(row):
         return False
     return row.values.get(system) is not None and row.values.get("ceiling") is not None
 
