@@ -16,18 +16,21 @@ import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
+from accelerate.state import AcceleratorState  # noqa: E402
 
 from scldm.model import ScLDM  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Set the number of threads of torch before each test.
+def process_state() -> None:
+    """Set what the whole process shares before each test: torch's number of threads, and accelerate's precision.
 
-    Some libraries change it under torch's feet (numba's first parallel function does, as in
-    ``scanpy.pp.normalize_total``), and another number of threads rounds differently.
+    Some libraries change the first under torch's feet (numba's first parallel function does, as in
+    ``scanpy.pp.normalize_total``), and another number of threads rounds differently. The second is whatever the last
+    accelerator asked for.
     """
     torch.set_num_threads(1)
+    AcceleratorState._reset_state()
 
 
 @pytest.fixture(scope="session")

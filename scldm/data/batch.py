@@ -11,7 +11,27 @@ import torch
 from jaxtyping import Bool, Float32, Int64, Shaped
 from torch import Tensor
 
-__all__ = ["CellBatch"]
+__all__ = ["CellBatch", "hide_attributes"]
+
+
+def hide_attributes(
+    categorical: Int64[Tensor, "cells n_categorical"],
+    continuous: Float32[Tensor, "cells n_continuous"],
+    hidden: Bool[Tensor, "cells attributes"] | None = None,
+) -> tuple[Int64[Tensor, "cells n_categorical"], Float32[Tensor, "cells n_continuous"]]:
+    """Make attributes unknown: -1 for a category, NaN for a number.
+
+    Parameters
+    ----------
+    categorical, continuous
+        Of some cells.
+    hidden
+        Which ones, categorical attributes first; None hides all.
+    """
+    if hidden is None:
+        return torch.full_like(categorical, -1), torch.full_like(continuous, torch.nan)
+    hidden_categorical, hidden_continuous = hidden.tensor_split([categorical.shape[1]], dim=1)
+    return torch.where(hidden_categorical, -1, categorical), torch.where(hidden_continuous, torch.nan, continuous)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +137,7 @@ class CellBatch:
         hidden
             Which ones, categorical attributes first; None hides all.
         """
-        if hidden is None:
-            categorical, continuous = torch.full_like(self.categorical, -1), torch.full_like(self.continuous, torch.nan)
-        else:
-            hidden_categorical, hidden_continuous = hidden.tensor_split([self.categorical.shape[1]], dim=1)
-            categorical = torch.where(hidden_categorical, -1, self.categorical)
-            continuous = torch.where(hidden_continuous, torch.nan, self.continuous)
+        categorical, continuous = hide_attributes(self.categorical, self.continuous, hidden)
         return dataclasses.replace(self, categorical=categorical, continuous=continuous)
 
     def cell_ids(self) -> Int64[Tensor, " entries"]:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scldm.config import PriorConfig
+from scldm.data.batch import hide_attributes
 from scldm.nn.objective import Noise, Objective
 from scldm.prior.dit import DiT
 from scldm.prior.interpolant import TIME_SAMPLERS, LinearInterpolant
@@ -39,7 +40,6 @@ class PriorObjective(Objective):
         self.config = config
         self.interpolant = LinearInterpolant()
         self.n_attributes = len(network.attributes.tables) + len(network.attributes.projections)
-        self.n_categorical = len(network.attributes.tables)
         self.register_buffer("latent_mean", statistics.mean, persistent=False)
         self.register_buffer("latent_std", statistics.std, persistent=False)
 
@@ -66,7 +66,6 @@ class PriorObjective(Objective):
         point = self.interpolant.point(noise["state"], data, noise["time"], depth_known)
 
         hidden = noise["hide"] < self.config.attribute_dropout
-        categorical = torch.where(hidden[:, : self.n_categorical], -1, batch.categorical)
-        continuous = torch.where(hidden[:, self.n_categorical :], torch.nan, batch.continuous)
+        categorical, continuous = hide_attributes(batch.categorical, batch.continuous, hidden)
         velocity = self.network(point.state, noise["time"], categorical, continuous, depth_known)
         return {"loss": (velocity.float() - point.velocity).square().mean(dim=1)}

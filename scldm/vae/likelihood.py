@@ -14,8 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from scldm.data.batch import CellBatch
+from scldm.vae.draws import SparseCounts, draw_negative_binomial, draw_poisson
+from scldm.vae.kernels import negative_binomial_nll
 
-__all__ = ["LIKELIHOODS", "Likelihood", "NegativeBinomial", "Poisson", "sample_negative_binomial"]
+__all__ = ["LIKELIHOODS", "Likelihood", "NegativeBinomial", "Poisson"]
 
 
 class Likelihood(nn.Module, ABC):
@@ -29,7 +31,7 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def negative_log_likelihood(
         self,
-        log_fractions: Float[Tensor, "cells genes"],
+        log_rates: Float[Tensor, "cells genes"],
         batch: CellBatch,
         categories: Int[Tensor, " cells"] | None = None,
     ) -> Float[Tensor, " cells"]:
@@ -37,8 +39,8 @@ class Likelihood(nn.Module, ABC):
 
         Parameters
         ----------
-        log_fractions
-            Log of each gene's share of the cell's expected counts; ``exp`` sums to one over genes.
+        log_rates
+            Unnormalised: the softmax over all genes is each gene's share of the cell's expected counts.
         batch
             The observed cells.
         categories
@@ -51,7 +53,7 @@ class Likelihood(nn.Module, ABC):
         expected_counts: Float[Tensor, "cells genes"],
         generator: torch.Generator,
         categories: Int[Tensor, " cells"] | None = None,
-    ) -> Float[Tensor, "cells genes"]:
+    ) -> SparseCounts:
         """Draw UMI counts around ``expected_counts``; all randomness comes from ``generator``."""
 
 
@@ -96,26 +98,15 @@ class NegativeBinomial(Likelihood):
 
     def negative_log_likelihood(
         self,
-        log_fractions: Float[Tensor, "cells genes"],
+        log_rates: Float[Tensor, "cells genes"],
         batch: CellBatch,
         categories: Int[Tensor, " cells"] | None = None,
     ) -> Float[Tensor, " cells"]:
         """See :meth:`Likelihood.negative_log_likelihood`; ``categories`` as in :meth:`inverse_dispersion`."""
         theta = self.inverse_dispersion(categories)
-        expected = log_fractions.exp() * batch.library_size[:, None]
-        every_gene = (theta * torch.log1p(expected / theta)).sum(dim=1)
-
-        cell, gene, count = batch.cell_ids(), batch.gene_ids, batch.counts
-        # Not theta[gene]: with several threads, the gradient of indexing with repeated indices adds up in random order.
-        theta = theta.index_select(0, gene) if theta.ndim == 1 else theta[cell, gene]
-        log_expected = log_fractions[cell, gene] + batch.library_size.log()[cell]
-        observed = (
-            torch.lgamma(count + theta)
-            - torch.lgamma(theta)
-            - torch.lgamma(count + 1)
-            + count * (log_expected - torch.log(log_expected.exp() + theta))
+        return negative_binomial_nll(
+            log_rates, theta, batch.counts, batch.gene_ids, batch.cell_ids(), batch.library_size
         )
-        return every_gene - torch.zeros_like(every_gene).index_add(0, cell, observed)
 
     @torch.no_grad()
     def sample(
@@ -123,9 +114,9 @@ class NegativeBinomial(Likelihood):
         expected_counts: Float[Tensor, "cells genes"],
         generator: torch.Generator,
         categories: Int[Tensor, " cells"] | None = None,
-    ) -> Float[Tensor, "cells genes"]:
+    ) -> SparseCounts:
         """See :meth:`Likelihood.sample`."""
-        return sample_negative_binomial(expected_counts, self.inverse_dispersion(categories), generator)
+        return draw_negative_binomial(expected_counts, self.inverse_dispersion(categories), generator)
 
 
 class Poisson(Likelihood):
@@ -136,13 +127,14 @@ class Poisson(Likelihood):
 
     def negative_log_likelihood(
         self,
-        log_fractions: Float[Tensor, "cells genes"],
+        log_rates: Float[Tensor, "cells genes"],
         batch: CellBatch,
         categories: Int[Tensor, " cells"] | None = None,
     ) -> Float[Tensor, " cells"]:
         """See :meth:`Likelihood.negative_log_likelihood`; the expected counts of a cell sum to its library size."""
         cell = batch.cell_ids()
-        log_expected = log_fractions[cell, batch.gene_ids] + batch.library_size.log()[cell]
+        log_totals = batch.library_size.log() - log_rates.logsumexp(dim=1)
+        log_expected = log_rates[cell, batch.gene_ids] + log_totals[cell]
         observed = batch.counts * log_expected - torch.lgamma(batch.counts + 1)
         return batch.library_size - torch.zeros_like(batch.library_size).index_add(0, cell, observed)
 
@@ -152,74 +144,12 @@ class Poisson(Likelihood):
         expected_counts: Float[Tensor, "cells genes"],
         generator: torch.Generator,
         categories: Int[Tensor, " cells"] | None = None,
-    ) -> Float[Tensor, "cells genes"]:
+    ) -> SparseCounts:
         """See :meth:`Likelihood.sample`."""
-        return torch.poisson(expected_counts, generator=generator)
+        return draw_poisson(expected_counts, generator)
 
 
 LIKELIHOODS: dict[str, Callable[[int, int], Likelihood]] = {
     "negative_binomial": NegativeBinomial,
     "poisson": Poisson,
 }
-
-
-@torch.no_grad()
-def sample_negative_binomial(
-    mean: Float[Tensor, "cells genes"],
-    inverse_dispersion: Float[Tensor, ...],
-    generator: torch.Generator,
-    inversion_limit: float = 20.0,
-    tail_limit: float = 100.0,
-) -> Float[Tensor, "cells genes"]:
-    """Draw negative-binomial counts, one uniform number per entry.
-
-    Almost every entry of a cell is zero, so the distribution is inverted: a first comparison settles the zeros of
-    the whole block at once, and only the survivors walk up their cumulative distribution. Entries with a mean
-    above the limits, for which that walk is long, are drawn as a Gamma-mixed Poisson.
-
-    Parameters
-    ----------
-    mean
-        Expected UMI counts, zero or positive.
-    inverse_dispersion
-        Theta, broadcastable to ``mean``.
-    generator
-        The only source of randomness, on the device of ``mean``.
-    inversion_limit, tail_limit
-        Largest mean, and largest ratio of variance to mean, that are inverted.
-    """
-    theta = inverse_dispersion.expand_as(mean)
-    uniform = torch.rand(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    # Survival P(x > 0) through expm1: 1 - p0 would lose the rare genes to rounding.
-    survival = -torch.expm1(-theta * torch.log1p(mean / theta))
-    counts = torch.zeros_like(mean)
-
-    large = (mean > inversion_limit) | (1 + mean / theta > tail_limit)
-    positive = (uniform < survival) & ~large
-    index = positive.nonzero(as_tuple=True)
-    mu, th = mean[index].double(), theta[index].double()
-    # The uniform of a survivor is uniform on [0, survival): it is the tail probability that is left to walk down.
-    # Float32 uniforms can be exactly 0, a tail that rounding would never let the walk reach; half a step of their grid
-    # (2^-24) stands for it.
-    tail = uniform[index].double().clamp_min(2.0**-25)
-    success = mu / (mu + th)
-    probability = torch.exp(-th * torch.log1p(mu / th))
-    left = -torch.expm1(-th * torch.log1p(mu / th))
-    drawn = torch.zeros_like(mu)
-    step = 0
-    walking = torch.arange(len(mu), device=mean.device)
-    while len(walking):
-        # Invariant: left = P(x > step); a tail below it means that the count is larger than step.
-        above = tail[walking] < left[walking]
-        walking = walking[above]
-        step += 1
-        drawn[walking] = step
-        probability[walking] *= (step - 1 + th[walking]) / step * success[walking]
-        left[walking] -= probability[walking]
-    counts[index] = drawn.to(mean.dtype)
-
-    index = large.nonzero(as_tuple=True)
-    if len(index[0]):
-        rate = torch._standard_gamma(theta[index].contiguous(), generator=generator) * mean[index] / theta[index]
-        counts[index] = torch.poisson(rate, generator=generator)
-    return counts

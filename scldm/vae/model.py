@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from scldm.config import VAEConfig
 from scldm.data.batch import CellBatch
+from scldm.vae.draws import SparseCounts
 from scldm.vae.likelihood import LIKELIHOODS
 from scldm.vae.published import PublishedDecoder, PublishedEncoder, gene_table
 from scldm.vae.wide import WideDecoder, WideEncoder
@@ -149,10 +150,9 @@ class VAE(nn.Module):
         mean, log_variance = hidden.float().chunk(2, dim=-1)
         return Posterior(mean, log_variance.clamp(-12.0, 4.0))
 
-    def log_fractions(self, latents: Float[Tensor, "cells latents channels"]) -> Float[Tensor, "cells genes"]:
-        """Log share of every gene in a cell's expected counts; its exponential sums to one over all genes."""
-        log_rates = self.decoder.log_rates(self.decoder.features(latents))
-        return torch.log_softmax(log_rates.float(), dim=-1)
+    def log_rates(self, latents: Float[Tensor, "cells latents channels"]) -> Float[Tensor, "cells genes"]:
+        """Unnormalised log rates of all genes, in float32; the softmax is each gene's share of the expected counts."""
+        return self.decoder.log_rates(self.decoder.features(latents)).float()
 
     def expected_counts(
         self,
@@ -165,7 +165,7 @@ class VAE(nn.Module):
         A gene's rate is its share among *all* genes of the schema times the library size, whatever ``genes`` are asked
         for, so a list gives exactly what decoding everything and slicing gives.
         """
-        expected = self.log_fractions(latents).exp() * library_size[:, None]
+        expected = self.log_rates(latents).softmax(dim=-1) * library_size[:, None]
         return expected if genes is None else expected[:, genes]
 
     def sample_counts(
@@ -174,7 +174,7 @@ class VAE(nn.Module):
         library_size: Float[Tensor, " cells"],
         generator: torch.Generator,
         dispersion_categories: Int64[Tensor, " cells"] | None = None,
-    ) -> Float[Tensor, "cells genes"]:
+    ) -> SparseCounts:
         """Draw UMI counts of all genes; see :meth:`scldm.vae.likelihood.Likelihood.sample`."""
         return self.likelihood.sample(self.expected_counts(latents, library_size), generator, dispersion_categories)
 

@@ -58,12 +58,12 @@ class VAEObjective(Objective):
         if self.training and "hide" in noise:
             seen = batch.hide_attributes(noise["hide"] < vae.config.attribute_dropout)
         posterior = vae.encode(seen, noise.get("dropout") if self.training else None)
-        log_fractions = vae.log_fractions(posterior.sample(noise["latents"]))
+        log_rates = vae.log_rates(posterior.sample(noise["latents"]))
         k = self.dispersion_attribute
         categories = None if k is None else batch.categorical[:, k]
         # lgamma differences of large counts need float32 even under bf16 autocast.
         with torch.autocast(batch.device.type, enabled=False):
-            nll = vae.likelihood.negative_log_likelihood(log_fractions, batch, categories)
+            nll = vae.likelihood.negative_log_likelihood(log_rates, batch, categories)
             kl = posterior.kl_divergence()
             loss = nll + vae.config.kl_weight * kl
             if self.training:

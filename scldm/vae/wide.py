@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from scldm.data.batch import CellBatch
 from scldm.nn.attention import SelfAttentionBlock
 from scldm.nn.embeddings import AttributeEmbedding
+from scldm.vae.kernels import fold_read_outs, weighted_bags
 
 __all__ = ["AttentionPooling", "AttentionUnpooling", "WideDecoder", "WideEncoder"]
 
@@ -36,7 +37,9 @@ class AttentionPooling(nn.Module):
     """Multi-head cross-attention of learned inducing points to the expressed genes of a cell, as embedding bags.
 
     Every inducing point has heads of its own. A gene's weight in a head is ``exp(query . key) * log1p(CP10K)``,
-    normalised over the genes of the cell; its value is read from the gene's value table.
+    normalised over the genes of the cell. Values never occur without their scores, so what is stored for a gene are
+    the products ``exp(score) * value``: every choice of keys, queries and values corresponds to such a table, and no
+    pass over all genes and channels is needed to form it.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ class AttentionPooling(nn.Module):
         # Small queries: attention starts nearly uniform and specialises as far as the data ask for it.
         self.queries = nn.Parameter(torch.randn(self.n_scores, key_width) * 0.1 / math.sqrt(key_width))
         # A mean over some 600 genes of independent values has a 1/25 of their scale; this starts it near one.
-        self.values = nn.Parameter(torch.randn(n_genes, self.n_scores * head_width) * 2.0)
+        self.scored_values = nn.Parameter(torch.randn(n_genes, self.n_scores * head_width) * 2.0)
 
     @property
     def n_magnitudes(self) -> int:
@@ -76,14 +79,12 @@ class AttentionPooling(nn.Module):
         """
         # Table lookups and sums of hundreds of terms stay in float32 under autocast.
         with torch.autocast(batch.device.type, enabled=False):
-            weights = torch.log1p(batch.counts * (1e4 / batch.library_size)[batch.cell_ids()])
+            cells = batch.cell_ids()
+            weights = torch.log1p(batch.counts * (1e4 / batch.library_size)[cells])
             scores = (self.keys @ self.queries.T).clamp(-SCORE_LIMIT, SCORE_LIMIT).exp()
-            values = rearrange(self.values, "g (s c) -> g s c", s=self.n_scores)
-            table = torch.cat([(scores[..., None] * values).flatten(1), scores], dim=1)
-            bags = nn.functional.embedding_bag(
-                batch.gene_ids, table, batch.offsets[:-1], mode="sum", per_sample_weights=weights
+            numerator, denominator = weighted_bags(
+                batch.gene_ids, cells, batch.offsets, weights, self.scored_values, scores
             )
-            numerator, denominator = bags.split([self.values.shape[1], self.n_scores], dim=1)
             pooled = rearrange(numerator, "b (s c) -> b s c", s=self.n_scores) / denominator[..., None]
             magnitudes = torch.cat([denominator, batch.library_size[:, None]], dim=1).log() - 6.0
         return pooled.flatten(1), magnitudes
@@ -103,7 +104,7 @@ class WideEncoder(nn.Module):
     n_cross_heads
         Heads of every inducing point.
     table_width
-        Channels of the value table, shared out among inducing points and heads.
+        Channels of the table of scored values, shared out among inducing points and heads.
     dropout
         Share of the pooled channels that is dropped in training.
     n_categories, n_continuous
@@ -182,20 +183,20 @@ class AttentionUnpooling(nn.Module):
 
     def __init__(self, n_genes: int, n_slots: int, n_heads: int, head_width: int, key_width: int = 8) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(n_genes, n_heads, key_width))
+        # Genes run last in both tables: see scldm.vae.kernels.
+        self.queries = nn.Parameter(torch.randn(n_heads, key_width, n_genes))
         self.keys = nn.Parameter(torch.randn(n_slots, n_heads, key_width) * 0.1 / math.sqrt(key_width))
         # Small: what a rare gene starts with it keeps for long, since few counts pull at it.
-        self.read_out = nn.Parameter(torch.randn(n_genes, n_heads, head_width) * 0.01)
+        self.read_out = nn.Parameter(torch.randn(n_heads, head_width, n_genes) * 0.01)
 
-    def gene_weights(self, genes: Int64[Tensor, " genes"] | None = None) -> Float[Tensor, "genes channels"]:
+    def gene_weights(self, genes: Int64[Tensor, " genes"] | None = None) -> Float[Tensor, "channels genes"]:
         """Read-outs with the attention weights folded in; channels run over slots, then heads, then head channels."""
         queries, read_out = (
-            (self.queries, self.read_out) if genes is None else (self.queries[genes], self.read_out[genes])
+            (self.queries, self.read_out) if genes is None else (self.queries[..., genes], self.read_out[..., genes])
         )
-        weights = einsum(queries, self.keys, "g h k, m h k -> g m h").softmax(dim=1)
+        weights = einsum(self.keys, queries, "m h k, h k g -> h m g").softmax(dim=1)
         # Times the number of slots: uniform attention then leaves the scale of the read-out as it is.
-        folded = (weights * self.keys.shape[0])[..., None] * read_out[:, None]
-        return rearrange(folded, "g m h c -> g (m h c)")
+        return fold_read_outs(rearrange(weights * self.keys.shape[0], "h m g -> m h g"), read_out)
 
 
 class WideDecoder(nn.Module):
@@ -266,4 +267,4 @@ class WideDecoder(nn.Module):
             Positions in the schema; None means all genes.
         """
         bias = self.bias if genes is None else self.bias[genes]
-        return nn.functional.linear(features, self.unpooling.gene_weights(genes), bias)
+        return torch.addmm(bias, features, self.unpooling.gene_weights(genes))

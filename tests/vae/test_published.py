@@ -202,13 +202,13 @@ def test_gene_table_is_shared_and_registered_once(tmp_path):
 
     # A copy (such as averaged weights) shares its own table, not that of the original.
     copy = deepcopy(vae)
-    before = copy.log_fractions(latents)
+    before = copy.log_rates(latents)
     with torch.no_grad():
         vae.encoder.gene_embedding.weight.add_(torch.randn(N_GENES + 1, 16))
-    assert relative_error(vae.log_fractions(latents), before) > 1e-2
-    assert torch.equal(copy.log_fractions(latents), before)
+    assert relative_error(vae.log_rates(latents), before) > 1e-2
+    assert torch.equal(copy.log_rates(latents), before)
     vae.load_state_dict(load_file(tmp_path / "vae.safetensors"))
-    assert torch.equal(vae.log_fractions(latents), before)
+    assert torch.equal(vae.log_rates(latents), before)
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,8 @@ def test_loss_is_the_negative_evidence_lower_bound_with_a_weighted_kl(layout, bo
     noise = noise_of(objective, 8)
     vae = objective.network
     posterior = vae.encode(batch)
-    log_fractions = vae.log_fractions(posterior.sample(noise["latents"]))
-    expected = vae.likelihood.negative_log_likelihood(log_fractions, batch)
+    log_rates = vae.log_rates(posterior.sample(noise["latents"]))
+    expected = vae.likelihood.negative_log_likelihood(log_rates, batch)
     losses = objective(batch, noise)
     torch.testing.assert_close(losses["nll"], expected)
     torch.testing.assert_close(losses["kl"], posterior.kl_divergence())

@@ -68,7 +68,8 @@ def test_pooling_is_softmax_attention_with_the_counts_as_a_bias():
     logits = scores[None] + cp10k.log()[:, None, :]
     attention = logits.softmax(dim=-1)
     assert attention.max() > 0.3
-    values = pooling.values.double().unflatten(1, (n_points * heads, channels))
+    # What is stored of a value is its product with the gene's score.
+    values = pooling.scored_values.double().unflatten(1, (n_points * heads, channels)) / scores.T.exp()[..., None]
     expected = torch.einsum("bsg,gsc->bsc", attention, values).flatten(1)
 
     pooled, magnitudes = pooling(batch)
@@ -86,7 +87,7 @@ def test_extreme_scores_stay_finite():
     (pooled.sum() + magnitudes.sum()).backward()
     assert pooled.isfinite().all()
     assert magnitudes.isfinite().all()
-    assert pooling.values.grad.isfinite().all()
+    assert pooling.scored_values.grad.isfinite().all()
 
 
 def test_latents_do_not_depend_on_batch_mates_or_their_order():
@@ -127,7 +128,7 @@ def test_relabelled_genes_with_relabelled_tables_are_the_same_cells():
     before = encoder(batch_of(counts))
     order = torch.randperm(N_GENES, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for table in (encoder.pooling.keys, encoder.pooling.values):
+        for table in (encoder.pooling.keys, encoder.pooling.scored_values):
             table.copy_(table[order].clone())
     assert relative_error(encoder(batch_of(counts[:, order.numpy()])), before) < 1e-5
 
@@ -159,14 +160,14 @@ def test_unpooling_is_softmax_attention_of_genes_over_slots(genes):
         unpooling.keys.mul_(20)
     features = torch.randn(6, n_slots, heads, channels)
     index = None if genes is None else torch.tensor(genes)
-    folded = features.flatten(1) @ unpooling.gene_weights(index).T
+    folded = features.flatten(1) @ unpooling.gene_weights(index)
 
     expected = torch.zeros(6, N_GENES)
     for gene in range(N_GENES):
         for head in range(heads):
-            attention = (unpooling.keys[:, head] @ unpooling.queries[gene, head]).softmax(0)
+            attention = (unpooling.keys[:, head] @ unpooling.queries[head, :, gene]).softmax(0)
             read = torch.einsum("m,bmc->bc", attention, features[:, :, head])
-            expected[:, gene] += n_slots * read @ unpooling.read_out[gene, head]
+            expected[:, gene] += n_slots * read @ unpooling.read_out[head, :, gene]
     assert relative_error(folded, expected if genes is None else expected[:, genes]) < 1e-5
 
 
