@@ -102,15 +102,18 @@ class Sample:
     genes: Path | None = None
     """File with one gene name per line; only these are written, in this order."""
     solver: str = "heun"
-    """euler, midpoint, heun, or the adaptive dopri5."""
-    steps: int = 25
-    """Steps of the solver."""
+    """few_step (fitted to the model, fastest), euler, midpoint, heun, or the adaptive dopri5."""
+    steps: int | None = None
+    """Steps of the solver; by default 25, of few_step 4. A step of few_step is one network evaluation, of heun two."""
     seed: int = 0
     """The same request with the same seed gives the same cells."""
     batch_size: int = 512
     """Cells generated at a time; it does not change the cells."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    part: Annotated[str | None, arg(metavar="K/N")] = None
+    """Generate only part K of N: N jobs with the same request otherwise, side by side or one after the other, make the
+    cells that one job would make."""
     overwrite: bool = False
     """Replace an existing file."""
 

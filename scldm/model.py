@@ -10,6 +10,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float32
@@ -20,12 +21,13 @@ from scldm.data.opening import open_source
 from scldm.data.schema import DatasetSchema
 from scldm.data.source import CellSource
 from scldm.errors import UserError
-from scldm.generation.request import Conditions, GenerationRequest
+from scldm.generation.request import CHUNK_CELLS, Conditions, GenerationRequest
 from scldm.generation.sampler import Sampler
 from scldm.generation.writer import CellsHeader, collect_cells, write_cells
 from scldm.model_directory import StoredModel, TrainingSummary, model_hash, read_model, write_model
 from scldm.networks import build_prior, build_vae, dispersion_attribute, parameter_counts
 from scldm.prior.dit import DiT
+from scldm.prior.few_step import FewStepSolvers, collect_few_step
 from scldm.prior.guidance import Guidance
 from scldm.prior.latents import LatentStatistics
 from scldm.training.loop import make_accelerator
@@ -158,7 +160,7 @@ class ScLDM:
         log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, self.config)
         trained = train_networks(self._source, self.config, work, log, accelerator, on_step)
         log.close()
-        self._set_networks(trained.vae, trained.prior, trained.statistics, accelerator.device)
+        self._set_networks(trained.vae, trained.prior, trained.statistics, accelerator.device, trained.few_step)
         self._metrics = (work / "metrics.jsonl").read_text() if accelerator.is_main_process else ""
         self.training_summary = TrainingSummary(
             n_training_cells=trained.n_training_cells,
@@ -190,7 +192,7 @@ class ScLDM:
         genes: Sequence[str] | None = None,
         guidance: Guidance | float | int | Mapping[str, float | int] = 1.0,
         solver: str = "heun",
-        steps: int = 25,
+        steps: int | None = None,
         seed: int = 0,
         batch_size: int = 512,
     ) -> ad.AnnData:
@@ -212,6 +214,7 @@ class ScLDM:
             self.schema, n_cells, conditions=conditions, depth=depth, genes=genes, guidance=guidance,
             solver=solver, steps=steps, seed=seed,
         )  # fmt: skip
+        self._trained().check(request)
         return collect_cells(self.header(request), self._trained().blocks(request, batch_size))
 
     def sample_to_file(
@@ -241,6 +244,7 @@ class ScLDM:
         on_cells
             Called with the number of new cells after every batch.
         """
+        self._trained().check(request)
         rank, world_size = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
         blocks = self._trained().blocks(request, batch_size, rank=rank, world_size=world_size, on_cells=on_cells)
         if rank == 0:
@@ -252,7 +256,7 @@ class ScLDM:
     def header(self, request: GenerationRequest) -> CellsHeader:
         """Everything of a generated file but its counts."""
         genes = self.schema.genes if request.genes is None else tuple(self.schema.genes[i] for i in request.genes)
-        guidance = request.guidance.to_dict()
+        guidance, first_cell = request.guidance.to_dict(), request.first_chunk * CHUNK_CELLS
         uns = {
             "version": scldm.__version__,
             "model_hash": self.hash(),
@@ -264,9 +268,12 @@ class ScLDM:
             "steps": request.steps,
             "seed": request.seed,
             "n_cells": request.n_cells,
+            "first_cell": first_cell,
         }
         vae = self.config.vae
-        return CellsHeader(request.requested_obs(self.schema), genes, vae.n_latents * vae.latent_channels, uns)
+        obs = request.requested_obs(self.schema)
+        obs.index = pd.Index([f"generated_{first_cell + i}" for i in range(request.n_cells)])
+        return CellsHeader(obs, genes, vae.n_latents * vae.latent_channels, uns)
 
     def get_latent_representation(
         self, adata: ad.AnnData | str | os.PathLike[str], *, layer: str | None = None, batch_size: int = ENCODE_BATCH
@@ -327,9 +334,13 @@ class ScLDM:
                     f"'{directory}' is damaged: {name} in prior.safetensors has shape {tuple(moments[-1].shape)}, the "
                     f"configuration asks for {(prior.state_size - 1,)}."
                 )
+        try:
+            few_step = collect_few_step(prior_weights)
+        except ValueError as error:
+            raise UserError(f"'{directory}' is damaged: {error} in prior.safetensors.") from error
         load_network(vae, stored.vae_weights, f"'{directory}/vae.safetensors'")
         load_network(prior, prior_weights, f"'{directory}/prior.safetensors'")
-        model._set_networks(vae, prior, LatentStatistics(moments[0], moments[1]), device)
+        model._set_networks(vae, prior, LatentStatistics(moments[0], moments[1]), device, few_step)
         return model
 
     def hash(self) -> str:
@@ -339,13 +350,15 @@ class ScLDM:
     def _stored(self) -> StoredModel:
         sampler = self._trained()
         assert self.training_summary is not None
-        statistics = {"latent_mean": sampler.statistics.mean.cpu(), "latent_std": sampler.statistics.std.cpu()}
+        others = {"latent_mean": sampler.statistics.mean.cpu(), "latent_std": sampler.statistics.std.cpu()}
+        for (_, kind), solver in sampler.few_step.items():
+            others |= solver.tensors(kind)
         return StoredModel(
             config=self.config,
             schema=self.schema,
             summary=self.training_summary,
             vae_weights=network_tensors(sampler.vae),
-            prior_weights=network_tensors(sampler.prior) | statistics,
+            prior_weights=network_tensors(sampler.prior) | others,
             metrics=self._metrics,
         )
 
@@ -355,7 +368,14 @@ class ScLDM:
 
     # ---------------------------------------------------------------------------------------------- parts
 
-    def _set_networks(self, vae: VAE, prior: DiT, statistics: LatentStatistics, device: str | torch.device) -> None:
+    def _set_networks(
+        self,
+        vae: VAE,
+        prior: DiT,
+        statistics: LatentStatistics,
+        device: str | torch.device,
+        few_step: FewStepSolvers,
+    ) -> None:
         self._sampler = Sampler(
             vae=vae.to(device).eval().requires_grad_(False),
             prior=prior.to(device).eval().requires_grad_(False),
@@ -363,6 +383,7 @@ class ScLDM:
             depth=self.schema.depth,
             attribute_names=self.schema.attribute_names,
             dispersion_attribute=dispersion_attribute(self.config, self.schema),
+            few_step=few_step,
         )
 
     def _trained(self) -> Sampler:

@@ -31,7 +31,7 @@ __all__ = [
     "write_model",
 ]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 FILES = ("config.json", "schema.json", "vae.safetensors", "prior.safetensors")
 
 

@@ -159,6 +159,9 @@ CASES: dict[str, tuple[str, ...]] = {
     "sample model --output new.h5ad --n-cells 3 --seed -1": ("--seed is -1",),
     "sample model --output new.h5ad --n-cells 3 --seed 18446744073709551616": ("below 2^63",),
     "sample model --output new.h5ad --n-cells 3 --batch-size 0": ("--batch-size is 0",),
+    "sample model --output new.h5ad --n-cells 3 --part 2": ("the part '2'", "K/N"),
+    "sample model --output new.h5ad --n-cells 3 --part 2/1": ("part 2 of 1 does not exist",),
+    "sample model --output new.h5ad --n-cells 3 --part 1/2": ("cannot be cut into 2 parts", "it has 1"),
     "sample model --output new.h5ad --n-cells 3 --solver huen": ("unknown solver 'huen'", "did you mean 'heun'?"),
     "sample model --output new.h5ad --n-cells 3 --condition celltype=x": (
         "unknown attribute 'celltype'",

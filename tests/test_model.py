@@ -119,6 +119,18 @@ def test_finished_training_is_not_repeated(trained_run):
     assert same_counts(again.sample(20, **FAST), trained.sample(20, **FAST))
 
 
+def test_few_step_solver_is_fitted_once(trained_run):
+    model, directory = trained_run
+    path = directory / "few-step.safetensors"
+    before = path.stat().st_mtime_ns
+    again = tiny.tiny_model()
+    again.train(directory, accelerator=Accelerator(cpu=True))
+    assert path.stat().st_mtime_ns == before
+    ours, theirs = (m._trained().few_step for m in (again, model))
+    assert sorted(ours) == sorted(theirs) == [(4, "guided"), (4, "plain")]
+    assert all(torch.equal(ours[key].weights, theirs[key].weights) for key in ours)
+
+
 def test_training_depends_on_nothing_but_its_inputs(trained):
     torch.manual_seed(99)
     again = tiny.tiny_model()

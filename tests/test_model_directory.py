@@ -5,13 +5,14 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from scldm.errors import UserError
 from scldm.model import ScLDM
-from scldm.model_directory import FILES, check_absent, model_card, read_model
+from scldm.model_directory import FILES, FORMAT_VERSION, check_absent, model_card, read_model
 
 FAST = {"steps": 2}
 
@@ -48,6 +49,22 @@ def test_loaded_model_is_the_saved_one(trained, model_dir):
     assert ours.uns["scldm"] == theirs.uns["scldm"]
 
 
+def test_few_step_solver_is_part_of_the_model(trained, model_dir, directory):
+    ours, theirs = (model.sample(50, solver="few_step", seed=1) for model in (load(model_dir), trained))
+    assert np.array_equal(ours.obsm["X_scldm"], theirs.obsm["X_scldm"])
+    path = directory / "prior.safetensors"
+    weights = load_file(path)
+    weights["few_step.4.guided.weights"] *= 2
+    save_file(weights, path)
+    assert load(directory).hash() != trained.hash()
+    del weights["few_step.4.guided.weights"]
+    save_file(weights, path)
+    with pytest.raises(
+        UserError, match=r"damaged: the coefficients 'few_step\.4\.guided\.times' do not belong together"
+    ):
+        load(directory)
+
+
 def test_saving_a_loaded_model_writes_the_same_files(model_dir, tmp_path):
     load(model_dir).save(tmp_path / "again")
     for path in model_dir.iterdir():
@@ -57,7 +74,7 @@ def test_saving_a_loaded_model_writes_the_same_files(model_dir, tmp_path):
 def test_directory_holds_all_that_is_needed_and_nothing_else(trained, model_dir):
     assert sorted(p.name for p in model_dir.iterdir()) == sorted([*FILES, "metrics.jsonl", "model_card.md"])
     assert {p.suffix for p in model_dir.iterdir()} == {".json", ".jsonl", ".safetensors", ".md"}
-    assert json.loads((model_dir / "config.json").read_text())["format_version"] == 3
+    assert json.loads((model_dir / "config.json").read_text())["format_version"] == FORMAT_VERSION
     assert len((model_dir / "metrics.jsonl").read_text().splitlines()) == 6
     moments = load_file(model_dir / "prior.safetensors")["latent_mean"]
     assert torch.equal(moments, trained._trained().statistics.mean)
@@ -143,7 +160,7 @@ def test_missing_metrics_do_no_harm(directory):
     assert load(directory).sample(2, **FAST).n_obs == 2
 
 
-@pytest.mark.parametrize(("name", "known"), [("config.json", 3), ("schema.json", 1)])
+@pytest.mark.parametrize(("name", "known"), [("config.json", FORMAT_VERSION), ("schema.json", 1)])
 def test_newer_format_says_to_update(directory, name, known):
     edit(directory / name, lambda content: content.update(format_version=known + 1))
     message = rf"format version {known + 1}, this scldm reads up to {known}; update scldm"

@@ -39,11 +39,12 @@ def sample(
     layer: str | None = None,
     genes: Path | None = None,
     solver: str = "heun",
-    steps: int = 25,
+    steps: int | None = None,
     seed: int = 0,
     batch_size: int = 512,
     device: str = "auto",
     overwrite: bool = False,
+    part: str | None = None,
 ) -> None:
     """Generate cells into a file.
 
@@ -71,6 +72,8 @@ def sample(
         See :meth:`scldm.ScLDM.sample`.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    part
+        ``K/N``: only part K of N of the cells asked for.
 
     Raises
     ------
@@ -115,6 +118,8 @@ def sample(
         steps=steps,
         seed=seed,
     )
+    if part is not None:
+        request = request.part(*_part(part))
     with _progress(request.n_cells, accelerator is None or accelerator.is_main_process) as bar:
         model.sample_to_file(
             output,
@@ -220,6 +225,13 @@ def _depth(
         assert like is not None
         return model.open_aligned(like, layer=layer).library_sizes()[rows]
     return _number(depth, "depth")
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal()):
+        raise UserError(f"the part '{text}' is not of the form K/N, for example 2/8.")
+    return int(number), int(parts)
 
 
 def _gene_list(path: Path) -> list[str]:

@@ -56,6 +56,6 @@ def reconstruct(model: ScLDM, adata: ad.AnnData, *, layer: str | None = None, se
         latents = posterior.sample(torch.randn(posterior.mean.shape, generator=generator, device=device))
         category = None if attribute is None else batch.categorical[:, attribute]
         counts = sampler.vae.sample_counts(latents, batch.library_size, generator, category)
-        blocks.append(sp.csr_matrix(counts.cpu().numpy()))
+        blocks.append(counts.to_csr())
     var = pd.DataFrame(index=pd.Index(model.schema.genes, dtype=object))
     return ad.AnnData(sp.vstack(blocks, format="csr"), obs=adata.obs.copy(), var=var)

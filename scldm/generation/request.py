@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from scldm.data.counts import LARGEST_EXACT_COUNT
 from scldm.data.schema import ContinuousAttribute, DatasetSchema, as_names
 from scldm.errors import UserError, nearest_names
 from scldm.prior.guidance import Guidance
-from scldm.prior.solvers import get_solver
+from scldm.prior.solvers import check_solver, default_steps
 
 __all__ = ["CHUNK_CELLS", "Conditions", "GenerationRequest"]
 
@@ -44,6 +45,8 @@ class GenerationRequest:
         Positions in the schema of the genes to return, or None for all.
     guidance, solver, steps, seed
         How the prior is sampled.
+    first_chunk
+        Number of the first work chunk; above 0 for a :meth:`part` of a larger request.
     """
 
     categorical: Int64[np.ndarray, "cells n_categorical"]
@@ -55,6 +58,7 @@ class GenerationRequest:
     solver: str
     steps: int
     seed: int
+    first_chunk: int = 0
 
     @property
     def n_cells(self) -> int:
@@ -67,8 +71,40 @@ class GenerationRequest:
         return math.ceil(self.n_cells / CHUNK_CELLS)
 
     def chunk_cells(self, chunk: int) -> slice:
-        """Cells of a work chunk."""
+        """Cells of a work chunk, chunks and cells both counted from the start of this request."""
         return slice(chunk * CHUNK_CELLS, min((chunk + 1) * CHUNK_CELLS, self.n_cells))
+
+    def part(self, number: int, parts: int) -> GenerationRequest:
+        """One of several nearly equal parts, in whole work chunks.
+
+        Parameters
+        ----------
+        number
+            From 1 to ``parts``.
+        parts
+            How many. Their cells, one after the other, are exactly the cells of the whole request.
+
+        Raises
+        ------
+        UserError
+            If there is no such part, or fewer work chunks than parts.
+        """
+        if not 1 <= number <= parts:
+            raise UserError(f"part {number} of {parts} does not exist; parts are counted from 1.")
+        if parts > self.n_chunks:
+            raise UserError(
+                f"the request for {self.n_cells} cells cannot be cut into {parts} parts: work chunks of {CHUNK_CELLS} "
+                f"cells stay whole, and it has {self.n_chunks}."
+            )
+        first, last = self.n_chunks * (number - 1) // parts, self.n_chunks * number // parts
+        cells = slice(first * CHUNK_CELLS, last * CHUNK_CELLS)
+        return dataclasses.replace(
+            self,
+            categorical=self.categorical[cells],
+            continuous=self.continuous[cells],
+            depth=None if self.depth is None else self.depth[cells],
+            first_chunk=self.first_chunk + first,
+        )
 
     @classmethod
     def build(
@@ -81,7 +117,7 @@ class GenerationRequest:
         genes: Sequence[str] | None = None,
         guidance: Guidance | float | int | Mapping[str, float | int] = 1.0,
         solver: str = "heun",
-        steps: int = 25,
+        steps: int | None = None,
         seed: int = 0,
     ) -> GenerationRequest:
         """Check a request and put it into numbers.
@@ -102,7 +138,8 @@ class GenerationRequest:
         guidance
             A number (joint), a mapping of attribute names to numbers (additive), or a :class:`Guidance`.
         solver, steps
-            Name of the solver and its number of steps.
+            Name of the solver and its number of steps; None takes 25, of ``few_step`` 4. A step of ``few_step`` is one
+            network evaluation, of ``heun`` and ``midpoint`` two.
         seed
             The same request with the same seed gives the same cells.
 
@@ -121,13 +158,14 @@ class GenerationRequest:
         n_cells = len(table)
         if n_cells < 1:
             raise UserError(f"n_cells is {n_cells}; ask for at least one cell.")
+        check_solver(solver)
+        steps = default_steps(solver) if steps is None else steps
         if steps < 1:
             raise UserError(f"steps is {steps}; the solver needs at least one step.")
         if seed < 0:
             raise UserError(f"seed is {seed}; it must not be negative.")
         if seed >= 2**63:
             raise UserError(f"seed is {seed}; it must be below 2^63.")
-        get_solver(solver)
         parsed = Guidance.parse(guidance)
         given = tuple(name for name in schema.attribute_names if name in table.columns)
         parsed.check_names(schema.attribute_names)

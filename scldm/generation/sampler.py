@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,16 @@ from einops import rearrange
 from torch import Tensor
 
 from scldm.data.depth import DepthStatistics
+from scldm.errors import UserError
 from scldm.generation.request import CHUNK_CELLS, GenerationRequest
 from scldm.generation.writer import CellBlock
 from scldm.nn.objective import step_generator
 from scldm.prior.dit import DiT
+from scldm.prior.few_step import FewStepSolvers
 from scldm.prior.guidance import GuidancePlan, guided_field
 from scldm.prior.latents import LatentStatistics
-from scldm.prior.solvers import get_solver, time_grid
+from scldm.prior.solvers import FEW_STEP, SOLVERS, time_grid
+from scldm.vae.draws import SparseCounts
 from scldm.vae.model import VAE
 
 __all__ = ["Sampler"]
@@ -41,6 +44,8 @@ class Sampler:
         Of the model, categorical first.
     dispersion_attribute
         Position of the attribute that dispersion depends on, or None.
+    few_step
+        Solvers fitted to this prior.
     """
 
     vae: VAE
@@ -49,11 +54,21 @@ class Sampler:
     depth: DepthStatistics
     attribute_names: tuple[str, ...]
     dispersion_attribute: int | None = None
+    few_step: FewStepSolvers = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.statistics.mean.device
+
+    def check(self, request: GenerationRequest) -> None:
+        """Raise a :class:`~scldm.errors.UserError` if the request names a few-step solver that was not fitted."""
+        if request.solver == FEW_STEP and (request.steps, "plain") not in self.few_step:
+            fitted = ", ".join(str(n) for n, kind in sorted(self.few_step) if kind == "plain") or "none"
+            raise UserError(
+                f"this model has no few-step solver of {request.steps} evaluations (it has: {fitted}); see "
+                "prior.few_step_evaluations, or take another solver."
+            )
 
     def blocks(
         self,
@@ -79,6 +94,7 @@ class Sampler:
         on_cells
             Called with the number of cells of every finished round.
         """
+        self.check(request)
         per_block = max(1, batch_size // CHUNK_CELLS)
         starts = range(0, request.n_chunks, per_block)
         for first in range(0, len(starts), world_size):
@@ -106,7 +122,7 @@ class Sampler:
 
     def _chunks(self, request: GenerationRequest, chunks: list[int], plan: GuidancePlan) -> Iterator[CellBlock]:
         device = self.device
-        generators = [step_generator(request.seed, "sample", chunk, device) for chunk in chunks]
+        generators = [step_generator(request.seed, "sample", request.first_chunk + c, device) for c in chunks]
         # A short last chunk is filled up with copies of its last cell: no shape depends on the length of the request.
         rows = np.concatenate([_filled(request.chunk_cells(chunk)) for chunk in chunks])
         categorical = torch.from_numpy(request.categorical[rows]).to(device)
@@ -120,7 +136,10 @@ class Sampler:
             state[:, -1] = torch.from_numpy(score).to(device)
             depth_known = torch.ones(len(rows), dtype=torch.bool, device=device)
         velocity = guided_field(self.prior, categorical, continuous, plan, depth_known)
-        state = get_solver(request.solver)(velocity, state, time_grid(request.steps))
+        if request.solver == FEW_STEP:
+            state = self.few_step[request.steps, "guided" if len(plan.rows) > 1 else "plain"](velocity, state)
+        else:
+            state = SOLVERS[request.solver](velocity, state, time_grid(request.steps))
 
         latents = self.statistics.restore(state[:, :-1])
         if request.depth is not None:
@@ -145,8 +164,8 @@ def _filled(cells: slice) -> np.ndarray:
     return np.minimum(np.arange(cells.start, cells.start + CHUNK_CELLS), cells.stop - 1)
 
 
-def _to_block(counts: Tensor, latents: Tensor, n_cells: int, genes: np.ndarray | None) -> CellBlock:
-    matrix = sp.csr_matrix(counts[:n_cells].cpu().numpy())
+def _to_block(counts: SparseCounts, latents: Tensor, n_cells: int, genes: np.ndarray | None) -> CellBlock:
+    matrix = counts.to_csr(n_cells)
     if genes is not None:
         matrix = matrix[:, genes]
         matrix.sort_indices()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class CellsHeader:
     Attributes
     ----------
     obs
-        One row per cell with the attributes asked for; its length is the number of cells.
+        One row per cell, under a unique name, with the attributes asked for.
     genes
         Names of the columns.
     n_latent_channels
@@ -60,10 +61,6 @@ class CellsHeader:
     n_latent_channels: int
     uns: dict[str, Any]
 
-    def named_obs(self) -> pd.DataFrame:
-        """``obs`` with unique cell names."""
-        return self.obs.set_axis(pd.Index([f"generated_{i}" for i in range(len(self.obs))]), axis=0)
-
     def var(self) -> pd.DataFrame:
         """``var``: gene names only."""
         return pd.DataFrame(index=pd.Index(self.genes, dtype=object))
@@ -74,7 +71,7 @@ def collect_cells(header: CellsHeader, blocks: Iterable[CellBlock]) -> ad.AnnDat
     held = list(blocks)
     return ad.AnnData(
         X=sp.vstack([block.counts for block in held], format="csr"),
-        obs=header.named_obs(),
+        obs=header.obs,
         var=header.var(),
         obsm={LATENTS_KEY: np.concatenate([block.latents for block in held])},
         uns={"scldm": header.uns},
@@ -111,7 +108,7 @@ def write_cells(path: Path, header: CellsHeader, blocks: Iterable[CellBlock], ov
     path
         Destination; its directory is made if missing.
     header, blocks
-        The file's content; only one block is in memory at a time.
+        The file's content; two blocks are in memory at a time.
     overwrite
         Replace an existing file.
 
@@ -136,7 +133,7 @@ def _write(file: h5py.File, header: CellsHeader, blocks: Iterable[CellBlock]) ->
     n_cells = len(header.obs)
     for key in ("layers", "varm", "obsp", "varp"):
         write_elem(file, key, {})
-    write_elem(file, "obs", header.named_obs())
+    write_elem(file, "obs", header.obs)
     write_elem(file, "var", header.var())
     write_elem(file, "uns", {"scldm": header.uns})
 
@@ -158,8 +155,8 @@ def _write(file: h5py.File, header: CellsHeader, blocks: Iterable[CellBlock]) ->
     latents.attrs["encoding-type"], latents.attrs["encoding-version"] = "array", "0.2.0"
 
     offsets = np.zeros(n_cells + 1, dtype=np.int64)
-    start = 0
-    for block in blocks:
+
+    def append(block: CellBlock, start: int) -> None:
         stop = start + block.counts.shape[0]
         first, last = len(data), len(data) + block.counts.nnz
         data.resize((last,))
@@ -167,7 +164,18 @@ def _write(file: h5py.File, header: CellsHeader, blocks: Iterable[CellBlock]) ->
         data[first:last], indices[first:last] = block.counts.data, block.counts.indices
         offsets[start + 1 : stop + 1] = first + block.counts.indptr[1:]
         latents[start:stop] = block.latents
-        start = stop
+
+    start = 0
+    written: Future[None] | None = None
+    # A block is compressed and written while the next one is computed.
+    with ThreadPoolExecutor(max_workers=1) as writing:
+        for block in blocks:
+            if written is not None:
+                written.result()
+            written = writing.submit(append, block, start)
+            start += block.counts.shape[0]
+        if written is not None:
+            written.result()
     if start != n_cells:
         raise RuntimeError(f"{start} cells came, {n_cells} were announced")
     counts.create_dataset("indptr", data=offsets)

@@ -12,13 +12,15 @@ from torch import Tensor
 from scldm.errors import UserError, nearest_names
 
 __all__ = [
+    "FEW_STEP",
     "SOLVERS",
     "Callback",
     "Solver",
     "Velocity",
+    "check_solver",
+    "default_steps",
     "dopri5",
     "euler",
-    "get_solver",
     "heun",
     "midpoint",
     "time_grid",
@@ -180,8 +182,16 @@ SOLVERS: dict[str, Solver] = {
 }
 
 
-def get_solver(name: str) -> Solver:
-    """Look a solver up by name; an unknown one is a :class:`~scldm.errors.UserError`."""
-    if name not in SOLVERS:
-        raise UserError(f"unknown solver '{name}'; {nearest_names(name, SOLVERS)}")
-    return SOLVERS[name]
+FEW_STEP = "few_step"
+"""Name of the solvers that are fitted to a model (:mod:`scldm.prior.few_step`); their steps are evaluations."""
+
+
+def check_solver(name: str) -> None:
+    """Raise a :class:`~scldm.errors.UserError` for a solver that does not exist."""
+    if name not in SOLVERS and name != FEW_STEP:
+        raise UserError(f"unknown solver '{name}'; {nearest_names(name, (*SOLVERS, FEW_STEP))}")
+
+
+def default_steps(name: str) -> int:
+    """Return the steps of a solver where none are asked for."""
+    return 4 if name == FEW_STEP else 25

@@ -55,6 +55,19 @@ def test_same_seed_same_cells_and_the_batch_size_does_not_matter(sample):
     assert (first.X != other.X).nnz > 0
 
 
+def test_files_of_all_parts_make_the_file_of_the_whole(sample):
+    options = ("--n-cells", 300, "--condition", "cell_type=B cell")
+    whole, *_ = sample(*options, name="whole.h5ad")
+    first, out, _ = sample(*options, "--part", "1/2", name="first.h5ad")
+    second, *_ = sample(*options, "--part", "2/2", name="second.h5ad")
+    assert "128 cells x 60 genes" in out
+    together = ad.concat([first, second])
+    assert (together.X != whole.X).nnz == 0
+    np.testing.assert_array_equal(together.obsm["X_scldm"], whole.obsm["X_scldm"])
+    assert together.obs_names.tolist() == whole.obs_names.tolist()
+    assert (second.uns["scldm"]["first_cell"], second.uns["scldm"]["n_cells"]) == (128, 172)
+
+
 def test_like_repeats_the_attributes_row_by_row(sample, cells_file):
     real = ad.read_h5ad(cells_file)
     cells, *_ = sample("--like", cells_file)

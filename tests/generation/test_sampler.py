@@ -8,6 +8,7 @@ import scipy.sparse as sp
 import tiny
 import torch
 
+from scldm.errors import UserError
 from scldm.generation.request import CHUNK_CELLS, GenerationRequest
 from scldm.generation.sampler import Sampler
 from scldm.model import ScLDM
@@ -60,6 +61,42 @@ def test_first_cells_of_a_longer_request_are_the_shorter_one(trained, sampler, n
         for n in (300, n_cells)
     )
     assert same(short, (long[0][:n_cells], long[1][:n_cells]))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_parts_are_the_whole_cut_into_pieces(sampler, request_300, parts):
+    pieces = [request_300.part(k, parts) for k in range(1, parts + 1)]
+    assert sum(piece.n_cells for piece in pieces) == 300
+    made = [generate(sampler, piece) for piece in pieces]
+    counts = sp.vstack([m[0] for m in made], format="csr")
+    assert same((counts, np.concatenate([m[1] for m in made])), generate(sampler, request_300))
+
+
+def test_a_part_of_a_part_is_a_part(sampler, request_300):
+    assert same(generate(sampler, request_300.part(2, 3)), generate(sampler, request_300.part(1, 1).part(2, 3)))
+    last = request_300.part(3, 3)
+    assert (last.first_chunk, last.n_cells) == (2, 44)
+    assert last.part(1, 1).first_chunk == 2
+
+
+def test_depths_go_with_their_part(trained, sampler):
+    depths = np.linspace(trained.schema.depth.minimum, trained.schema.depth.maximum, 300)
+    request = GenerationRequest.build(trained.schema, 300, depth=depths, **FAST)
+    np.testing.assert_allclose(request.part(2, 2).depth, depths[128:], rtol=1e-6)
+    assert same(generate(sampler, request.part(1, 2)), tuple(x[:128] for x in generate(sampler, request)))
+
+
+@pytest.mark.parametrize(
+    ("number", "parts", "message"),
+    [
+        (0, 2, "part 0 of 2 does not exist"),
+        (3, 2, "part 3 of 2"),
+        (1, 4, "300 cells cannot be cut into 4 parts: .* it has 3"),
+    ],
+)
+def test_parts_that_do_not_exist_are_refused(request_300, number, parts, message):
+    with pytest.raises(UserError, match=message):
+        request_300.part(number, parts)
 
 
 def test_seed_decides_everything(trained, sampler):
@@ -205,3 +242,32 @@ def test_model_without_attributes_generates():
     cells = model.sample(10, **FAST)
     assert cells.obs.shape == (10, 0)
     assert cells.X.sum() > 10
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_few_step_solver_is_near_the_fine_one_and_depends_on_no_batch(trained, sampler, guidance):
+    def request(**solver):
+        return GenerationRequest.build(
+            trained.schema, 300, conditions={"cell_type": "B cell"}, seed=3, guidance=guidance, **solver
+        )
+
+    fine = generate(sampler, request(solver="heun", steps=25))[1]
+    few = generate(sampler, request(solver="few_step"))
+    coarse = generate(sampler, request(solver="midpoint", steps=2))[1]
+    assert np.abs(few[1] - fine).mean() < np.abs(coarse - fine).mean()
+    assert same(few, generate(sampler, request(solver="few_step", steps=4), batch_size=128))
+
+
+def test_few_step_solver_leaves_a_given_depth_as_it_is(trained, sampler):
+    request = GenerationRequest.build(trained.schema, 200, depth=200, solver="few_step")
+    totals = np.asarray(generate(sampler, request)[0].sum(axis=1))
+    assert totals.mean() == pytest.approx(200, rel=0.1)
+
+
+def test_few_step_solver_that_was_not_fitted_is_refused_before_anything_is_generated(trained, tmp_path):
+    with pytest.raises(UserError, match=r"no few-step solver of 3 evaluations \(it has: 4\)"):
+        trained.sample(5, solver="few_step", steps=3)
+    request = GenerationRequest.build(trained.schema, 5, solver="few_step", steps=3)
+    with pytest.raises(UserError, match="no few-step solver"):
+        trained.sample_to_file(tmp_path / "cells.h5ad", request)
+    assert not list(tmp_path.iterdir())

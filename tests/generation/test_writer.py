@@ -115,6 +115,16 @@ def test_failure_in_the_middle_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("sizes", [(2, 4), (2, 2, 2)])
+def test_failure_of_the_writing_itself_is_told_and_leaves_nothing(tmp_path, sizes):
+    """In the last block, and in one that others follow: blocks are written by another thread."""
+    blocks = list(blocks_of(*sizes))
+    blocks[1] = CellBlock(blocks[1].counts, blocks[1].latents[:, :-1])
+    with pytest.raises(TypeError, match="broadcast"):
+        write_cells(tmp_path / "cells.h5ad", header_of(), blocks)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_failure_in_the_middle_keeps_the_file_that_was_there(tmp_path):
     path = tmp_path / "cells.h5ad"
     path.write_text("precious")
