@@ -57,6 +57,9 @@ class DataConfig:
     """Obs column (for instance donor) whose groups are never split between training and validation."""
     backed: bool = False
     """Read cells from disk on demand instead of loading the matrix into memory."""
+    unpack: bool = True
+    """With `backed`: unpack the counts once into the working directory of the run, six bytes for every positive count, so
+    that random cells are read without decompressing their neighbours. False reads the file itself in every step."""
 
     def __post_init__(self) -> None:
         _require(
@@ -160,6 +163,8 @@ class PriorConfig:
     """How training times are drawn."""
     time_scale: float = 1000.0
     """Factor on time before its sinusoidal features; 1 reproduces the published implementation."""
+    few_step_evaluations: tuple[int, ...] = (4,)
+    """Numbers of network evaluations for which a few-step solver is fitted after training; none with an empty list."""
 
     def __post_init__(self) -> None:
         for name in ("width", "n_layers", "n_heads"):
@@ -171,6 +176,11 @@ class PriorConfig:
         for name in ("dropout", "attribute_dropout", "given_depth_fraction"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"prior.{name} is {value}; it must be at least 0 and below 1.")
+        _require(
+            all(n >= 1 for n in self.few_step_evaluations)
+            and len(set(self.few_step_evaluations)) == len(self.few_step_evaluations),
+            f"prior.few_step_evaluations is {list(self.few_step_evaluations)}; they must be at least 1, and differ.",
+        )
         _require(self.time_scale > 0, f"prior.time_scale is {self.time_scale}; it must be positive.")
 
 

@@ -16,6 +16,7 @@ from scldm.data.alignment import GeneCoverage, align_columns
 from scldm.data.counts import CountTable, canonical, check_counts
 from scldm.data.schema import DatasetSchema
 from scldm.data.source import CellTable, IndexedSource
+from scldm.data.unpacked import UnpackedRows, UnpackedSource
 from scldm.errors import UserError
 
 __all__ = ["BackedSource", "StoredRows"]
@@ -153,6 +154,22 @@ class BackedSource(IndexedSource):
     def read_rows(self, rows: Int[np.ndarray, " cells"]) -> sp.csr_matrix:
         """Read rows of the file."""
         return align_columns(canonical(self._stored.read(rows)), self._target, self._schema.n_genes)
+
+    def unpacked(self, directory: str | os.PathLike[str]) -> UnpackedSource:
+        """Return the same cells read from plain arrays in ``directory``, which is filled unless it is already.
+
+        It takes six bytes for every positive count (eight with more than 65,536 genes), of all cells of the file.
+        """
+        n_genes = self._schema.n_genes
+        if UnpackedRows.is_complete(directory):
+            rows = UnpackedRows(directory, n_genes)
+        else:
+            blocks = (
+                align_columns(canonical(block), self._target, n_genes)
+                for _, block in _with_progress(self._stored, "unpacking counts")
+            )
+            rows = UnpackedRows.write(directory, blocks, n_genes)
+        return UnpackedSource(rows, self._schema, self._table, self._coverage, self._rows)
 
     def _with_rows(self, rows: Int[np.ndarray, " cells"]) -> BackedSource:
         return BackedSource(self._stored, self._target, self._schema, self._table, self._coverage, rows)

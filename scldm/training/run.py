@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 
 from scldm.config import RunConfig
+from scldm.data.backed import BackedSource
 from scldm.data.sampler import CellDataset
 from scldm.data.source import CellSource
 from scldm.data.split import split_cells
 from scldm.networks import build_prior, build_vae, dispersion_attribute
 from scldm.nn.objective import Objective
 from scldm.prior.dit import DiT
+from scldm.prior.few_step import FewStepSolvers, collect_few_step, fit_to_prior
 from scldm.prior.latents import EncodedCells, LatentStatistics, LatentStore
 from scldm.prior.objective import PriorObjective
 from scldm.training.stages import run_stage
@@ -40,6 +44,8 @@ class TrainedNetworks:
         With averaged weights.
     statistics
         Standardisation of the latents.
+    few_step
+        Solvers fitted to the prior, by their number of evaluations.
     vae_summary, prior_summary
         How each stage ended, see :class:`scldm.training.loop.StageResult`.
     n_training_cells, n_validation_cells
@@ -49,6 +55,7 @@ class TrainedNetworks:
     vae: VAE
     prior: DiT
     statistics: LatentStatistics
+    few_step: FewStepSolvers
     vae_summary: dict[str, Any]
     prior_summary: dict[str, Any]
     n_training_cells: int
@@ -98,6 +105,8 @@ def train_networks(
     on_step
         Called with the stage's name and the number of steps done after every step.
     """
+    if isinstance(source, BackedSource) and config.data.unpack:
+        source = _unpack_once(source, work / "counts", accelerator)
     training, validation = split_source(source, config)
 
     def stage(name: str, objective: Objective, training_data: Any, validation_data: Any) -> dict[str, Any]:
@@ -125,8 +134,9 @@ def train_networks(
     prior = build_prior(config, source.schema)
     prior_objective = PriorObjective(prior, latents.statistics, config.prior)
     prior_summary = stage("prior", prior_objective, latents, validation_latents)
+    few_step = _fit_once(prior, latents, config, work / "few-step.safetensors", accelerator)
     return TrainedNetworks(
-        vae, prior, latents.statistics, vae_summary, prior_summary, training.n_cells, validation.n_cells
+        vae, prior, latents.statistics, few_step, vae_summary, prior_summary, training.n_cells, validation.n_cells
     )
 
 
@@ -153,6 +163,25 @@ def encoded_blocks(
         mean, log_variance = vae.encode_arrays(seen.to(device))
         depth = cells.schema.depth.to_normal(batch.library_size.numpy()).astype(np.float32)
         yield EncodedCells(mean, log_variance, depth, batch.categorical.numpy(), batch.continuous.numpy())
+
+
+def _unpack_once(source: BackedSource, directory: Path, accelerator: Accelerator) -> CellSource:
+    if accelerator.is_main_process:
+        source.unpacked(directory)
+    accelerator.wait_for_everyone()
+    return source.unpacked(directory)
+
+
+def _fit_once(
+    prior: DiT, latents: LatentStore, config: RunConfig, path: Path, accelerator: Accelerator
+) -> FewStepSolvers:
+    if accelerator.is_main_process and not path.is_file():
+        fitted = fit_to_prior(prior.to(accelerator.device), latents, config.prior, config.seed)
+        partial = path.with_suffix(".partial")
+        save_file({n: t for (_, kind), solver in fitted.items() for n, t in solver.tensors(kind).items()}, partial)
+        os.replace(partial, path)
+    accelerator.wait_for_everyone()
+    return collect_few_step(load_file(path))
 
 
 def _encode_once(vae: VAE, cells: CellSource, directory: Path, accelerator: Accelerator) -> LatentStore:

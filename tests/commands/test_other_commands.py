@@ -9,7 +9,7 @@ import pandas as pd
 import tiny
 
 from scldm.commands import demo as demo_command
-from scldm.config import DataConfig
+from scldm.config import DataConfig, RunConfig
 
 # encode ---------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +125,8 @@ def test_demo_runs_the_whole_chain(run, tmp_path, monkeypatch):
     run("sample", output / "model", "--n-cells", 5, "--condition", "cell_type=CD19+ B", "--output", tmp_path / "b.h5ad")
 
 
-def test_demo_shows_the_defaults():
-    defaults = dataclasses.replace(demo_command.DEMO_CONFIG, data=DataConfig())
-    assert defaults == type(defaults)()
+def test_demo_shows_the_defaults_but_for_the_length_of_the_prior():
+    config, defaults = demo_command.DEMO_CONFIG, RunConfig()
+    assert config.prior_training.cells < defaults.prior_training.cells
+    length = dataclasses.replace(config.prior_training, cells=defaults.prior_training.cells)
+    assert dataclasses.replace(config, data=DataConfig(), prior_training=length) == defaults

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from scldm import ScLDM
 from scldm.cli import main
 from scldm.config import load_config
+from scldm.data.unpacked import UnpackedRows
 
 CONTENT = {"config.json", "schema.json", "vae.safetensors", "prior.safetensors", "metrics.jsonl", "model_card.md"}
 
@@ -41,6 +42,24 @@ def test_never_overwrites_unless_told_to(run, config_file, tmp_path, capsys):
     assert (output / "prior.safetensors").read_bytes() != old
     assert json.loads((output / "config.json").read_text())["config"]["seed"] == 5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "tiny.yaml"]
+
+
+def test_backed_training_is_the_same_training(run, config_file, tmp_path, monkeypatch):
+    """In memory, unpacked, and from the file itself: the same weights; the unpacked counts are gone with the run."""
+    written = []
+    write = UnpackedRows.write.__func__
+    monkeypatch.setattr(
+        UnpackedRows, "write", classmethod(lambda cls, d, *rest: (written.append(d.name), write(cls, d, *rest))[1])
+    )
+    variants = {"memory": (), "unpacked": ("--data.backed",), "file": ("--data.backed", "--data.no-unpack")}
+    weights = {}
+    for name, options in variants.items():
+        run("train", config_file, "--output", tmp_path / name, "--device", "cpu", *options)
+        weights[name] = [(tmp_path / name / f"{part}.safetensors").read_bytes() for part in ("vae", "prior")]
+        assert {p.name for p in (tmp_path / name).iterdir()} == CONTENT
+    assert written == ["counts"]
+    assert weights["unpacked"] == weights["memory"] == weights["file"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*variants, "tiny.yaml"])
 
 
 def test_default_output_is_named_after_the_configuration(run, config_file, tmp_path, monkeypatch):

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from scldm.data import BatchIndices, CellDataset, EpochOrder, open_source
+from scldm.data.backed import StoredRows
+from scldm.data.unpacked import UnpackedRows
+
+MESSY_GENES = 12
+
+
+def messy(n_cells: int) -> sp.csr_matrix:
+    """Counts as files may hold them: unsorted columns, repeated ones, stored zeros, a cell in no order at all."""
+    random = np.random.default_rng(0)
+    lengths = random.integers(3, 9, n_cells)
+    indices = np.concatenate([random.integers(0, MESSY_GENES, n) for n in lengths])
+    counts = random.integers(0, 4, len(indices)).astype(np.float32)
+    # One gene that every cell has, with more counts than 16 bits hold.
+    last = np.cumsum(lengths) - 1
+    indices[last], counts[last] = 5, 70_000
+    return sp.csr_matrix((counts, indices, np.concatenate([[0], np.cumsum(lengths)])), (n_cells, MESSY_GENES))
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.integers(0, 59), max_size=30))
+def test_rows_come_in_the_order_asked_for(adata: ad.AnnData, tmp_path: Path, rows: list[int]) -> None:
+    blocks = [adata.X[:7], adata.X[7:7], adata.X[7:]]
+    unpacked = UnpackedRows.write(tmp_path / "counts", blocks, adata.n_vars)
+    result = unpacked.read(np.array(rows, dtype=np.int64))
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(result.toarray(), adata.X.toarray()[rows])
+    # What the matrix says of itself without looking is true.
+    result.has_canonical_format = False
+    result.sum_duplicates()
+    np.testing.assert_array_equal(result.toarray(), adata.X.toarray()[rows])
+
+
+@pytest.mark.parametrize("n_genes", [2**16, 2**16 + 1])
+def test_the_last_gene_of_a_long_list_keeps_its_place(tmp_path: Path, n_genes: int) -> None:
+    matrix = sp.csr_matrix(([1.0, 2.0], [0, n_genes - 1], [0, 1, 2]), (2, n_genes), dtype=np.float32)
+    result = UnpackedRows.write(tmp_path, [matrix], n_genes).read(np.array([1, 0]))
+    assert result.indices.tolist() == [n_genes - 1, 0]
+    assert result.shape == (2, n_genes)
+
+
+@pytest.mark.parametrize("reorder", [False, True])
+def test_an_unpacked_file_holds_the_same_cells(tmp_path: Path, reorder: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scldm.data.backed.ENTRIES_AT_A_TIME", 50)
+    adata = ad.AnnData(messy(40))
+    adata.obs["batch"] = [f"b{i % 3}" for i in range(40)]
+    adata.write_h5ad(tmp_path / "cells.h5ad", compression="gzip")
+    schema = None
+    if reorder:
+        # A model of other genes in another order, one of which the file lacks.
+        other = adata[:, ["5", "2", "11", "0", "7", "9", "1"]].copy()
+        other.var_names = ["5", "2", "11", "0", "7", "9", "absent"]
+        schema = open_source(other, categorical=["batch"]).schema
+    source = open_source(tmp_path / "cells.h5ad", categorical=["batch"], schema=schema, backed=True)
+    unpacked = source.unpacked(tmp_path / "counts")
+    for part in (np.arange(40), np.array([31, 4, 4, 9])):
+        for before, after in ((source, unpacked), (source.subset(part), unpacked.subset(part))):
+            cells = np.arange(before.n_cells)[::-1]
+            theirs, ours = before.batch(cells), after.batch(cells)
+            assert all(torch.equal(a, b) for a, b in zip(vars(theirs).values(), vars(ours).values(), strict=True))
+            assert before.gene_totals().tolist() == after.gene_totals().tolist()
+            assert before.library_sizes().tolist() == after.library_sizes().tolist()
+
+
+def test_a_subset_is_unpacked_as_that_subset(h5ad: Path, tmp_path: Path) -> None:
+    cells = np.array([9, 3, 50])
+    subset = open_source(h5ad, backed=True).subset(cells)
+    every = np.arange(3)
+    assert torch.equal(subset.unpacked(tmp_path / "counts").batch(every).counts, subset.batch(every).counts)
+
+
+def test_unpacking_is_done_once_and_again_if_it_was_cut_off(
+    h5ad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    read = StoredRows.read
+
+    def counted(self: StoredRows, rows: np.ndarray) -> sp.csr_matrix:
+        reads.append(len(rows))
+        return read(self, rows)
+
+    source = open_source(h5ad, backed=True)
+    expected = source.batch(np.arange(60))
+    monkeypatch.setattr(StoredRows, "read", counted)
+    source.unpacked(tmp_path / "counts")
+    again = source.unpacked(tmp_path / "counts")
+    assert torch.equal(again.batch(np.arange(60)).counts, expected.counts)
+    assert reads == [60]
+    # Killed before the offsets were in place.
+    (tmp_path / "counts" / "offsets.npy").unlink()
+    (tmp_path / "counts" / "genes.bin").write_bytes(b"")
+    assert torch.equal(source.unpacked(tmp_path / "counts").batch(np.arange(60)).counts, expected.counts)
+    assert reads == [60, 60]
+
+
+def test_worker_processes_and_pickles_read_the_same_batches(h5ad: Path, tmp_path: Path) -> None:
+    source = open_source(h5ad, backed=True).unpacked(tmp_path / "counts")
+    source.batch(np.array([0]))
+    # The numbers stay on disk: 60 cells of some 5 genes are more than the rest.
+    assert len(pickle.dumps(source._unpacked)) < 1500
+    assert torch.equal(
+        pickle.loads(pickle.dumps(source)).batch(np.array([3])).counts, source.batch(np.array([3])).counts
+    )
+    order = EpochOrder(source.n_cells, 16, seed=1)
+    loader = DataLoader(CellDataset(source), batch_size=None, sampler=BatchIndices(order, n_batches=5), num_workers=2)
+    for position, batch in enumerate(loader):
+        expected = source.batch(order.batch(*divmod(position, order.steps_per_epoch)))
+        assert torch.equal(batch.dense(12), expected.dense(12))
+    assert position == 4
