@@ -38,7 +38,7 @@ class SumPooling(AttentionPooling):
     def forward(self, batch: CellBatch) -> tuple[torch.Tensor, torch.Tensor]:
         weights = torch.log1p(batch.counts * (1e4 / batch.library_size)[batch.cell_ids()])
         bags = nn.functional.embedding_bag(
-            batch.gene_ids, self.values, batch.offsets[:-1], mode="sum", per_sample_weights=weights
+            batch.gene_ids, self.scored_values, batch.offsets[:-1], mode="sum", per_sample_weights=weights
         )
         depth = batch.library_size.log()[:, None].expand(-1, self.n_magnitudes) - 6.0
         return bags * 1e-3, depth + 0 * self.keys.sum() + 0 * self.queries.sum()
