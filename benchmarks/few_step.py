@@ -1,16 +1,21 @@
 """What few network evaluations cost in fidelity: the models of the fidelity table, sampled with several solvers.
 
-    python benchmarks/few_step.py [--runs DIR] [--datasets NAME ...] [--cells 2000] [--guidance 1.0] [--threads 2]
+    python benchmarks/few_step.py [--runs DIR] [--datasets NAME ...] [--cells 2000] [--guidance 1.0] [--refit]
 
 DIR is where `benchmarks/fidelity.py` left its models and cells. Every solver makes the same cells, with labels of
 training cells and from the same noise, and is compared with halves of the held-out cells: distances in the judge's
 space of principal components, mean over many halves, the same cells of every solver against each. The ratio is to
-Heun's method with 25 steps, 50 evaluations; Heun's method from other noise shows what such a ratio is worth.
+Heun's method with 25 steps, 50 evaluations; Heun's method from other noise shows what such a ratio is worth. With
+--refit the few-step solver is fitted anew by the present code instead of read from the model.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import anndata as ad
@@ -19,10 +24,14 @@ import torch
 
 from scldm import ScLDM
 from scldm.commands.markdown import markdown_table
+from scldm.data import open_source
 from scldm.evaluation.cells import Cells, read_cells
 from scldm.evaluation.distances import frechet_distance, wasserstein2
 from scldm.evaluation.preparation import split, stratified_choice
 from scldm.evaluation.space import FeatureSpace
+from scldm.prior.few_step import fit_to_prior
+from scldm.prior.latents import LatentStore
+from scldm.training.run import encoded_blocks
 
 #: Solver, steps, network evaluations per cell, seed. The first is what the others are compared with.
 SOLVERS = (
@@ -31,9 +40,24 @@ SOLVERS = (
 )  # fmt: skip
 
 
-def rows_of(run: Path, n_cells: int, n_splits: int, guidance: float) -> list[list[str]]:
+def refit(model: ScLDM, training_cells: Path) -> None:
+    """Fit the few-step solvers of a model as its training does."""
+    sampler, config = model._trained(), model.config
+    source = open_source(training_cells, layer=config.data.layer, schema=model.schema, missing_labels="unlabelled")
+    with tempfile.TemporaryDirectory() as directory:
+        encoded = encoded_blocks(sampler.vae, source, use_attributes=True)
+        store = LatentStore.write(directory, encoded, source.n_cells)
+        started = time.perf_counter()
+        fitted = fit_to_prior(sampler.prior, store, config.prior, config.seed)
+    print(f"{training_cells.parent.name}: fitted in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    model._sampler = dataclasses.replace(sampler, few_step=fitted)
+
+
+def rows_of(run: Path, n_cells: int, n_splits: int, guidance: float, fit_anew: bool) -> list[list[str]]:
     """Compare the solvers on one data set."""
     model = ScLDM.load(run / "model", "cpu")
+    if fit_anew:
+        refit(model, run / "train.h5ad")
     names, layer = model.schema.categorical_names, model.config.data.layer
     train, held_out = (ad.read_h5ad(run / f"{name}.h5ad") for name in ("train", "held_out"))
     chosen = np.sort(np.resize(np.random.default_rng(0).permutation(train.n_obs), n_cells))
@@ -81,13 +105,14 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=2000)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--refit", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     header = ["data", "solver", "evaluations", "W2", "Frechet distance"]
     for run in sorted(path.parent for path in arguments.runs.glob("*/model")):
         if arguments.datasets is None or run.name in arguments.datasets:
-            rows = rows_of(run, arguments.cells, arguments.splits, arguments.guidance)
+            rows = rows_of(run, arguments.cells, arguments.splits, arguments.guidance, arguments.refit)
             print(markdown_table(header, rows), flush=True)
 
 

@@ -383,7 +383,7 @@ class ScLDM:
             depth=self.schema.depth,
             attribute_names=self.schema.attribute_names,
             dispersion_attribute=dispersion_attribute(self.config, self.schema),
-            few_step=few_step,
+            few_step={key: solver.to(device) for key, solver in few_step.items()},
         )
 
     def _trained(self) -> Sampler:

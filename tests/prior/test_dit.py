@@ -62,7 +62,8 @@ def test_cells_do_not_see_each_other():
     network = build()
     whole = inputs(network)
     alone = network(**{name: value[1:2] for name, value in whole.items()})
-    torch.testing.assert_close(alone, network(**whole)[1:2])
+    # Matrix products of other shapes round differently, by how much depends on the processor.
+    torch.testing.assert_close(alone, network(**whole)[1:2], rtol=1e-5, atol=1e-5)
 
 
 def test_every_part_of_the_state_matters_to_every_part_of_the_velocity():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from scldm.config import PriorConfig
 from scldm.prior.dit import DiT
-from scldm.prior.few_step import FewStepSolver, collect_few_step, fit_few_step, fit_to_prior
+from scldm.prior.few_step import FewStepSolver, collect_few_step, corrected, fit_few_step, fit_to_prior
 from scldm.prior.guidance import Guidance, guided_field
 from scldm.prior.latents import EncodedCells, LatentStore
 from scldm.prior.solvers import euler, heun, midpoint, time_grid
@@ -37,7 +39,7 @@ def test_unfitted_solver_is_midpoint_or_euler():
 
 @pytest.mark.parametrize(("evaluations", "gain"), [(2, 3), (3, 100), (4, 100)])
 def test_fitted_coefficients_are_far_better_than_midpoint_on_cells_they_have_not_seen(evaluations, gain):
-    fitted, error = fit_few_step(field, *start_and_end(), evaluations)
+    fitted, error = fit_few_step(field, *start_and_end(), evaluations, iterations=40)
     start = torch.randn(500, 4, generator=torch.Generator().manual_seed(1))
     end = MEAN + VARIANCE.sqrt() * start
 
@@ -89,21 +91,81 @@ def test_fit_to_a_field_that_is_not_finite_leaves_the_coefficients_as_they_were(
     torch.testing.assert_close(fitted.times, FewStepSolver.midpoint(4).times)
 
 
+def gaussians(n_cells: int = 4000):
+    """Starts, and end points of two solvers with different means and covariances; every other last number is given."""
+    start, *ends = torch.randn(3, n_cells, 5, generator=torch.Generator().manual_seed(2)).unbind()
+    mixing = torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(3))
+    for end, matrix, scale in zip(ends, mixing, (0.8, 1.3), strict=True):
+        end[:, :4] = end[:, :4] @ (torch.eye(4) + 0.3 * matrix) + scale
+        end[:, 4] *= scale
+        end[::2, 4] = start[::2, 4]
+    return start, *ends
+
+
+GROUPS = (slice(0, -1), slice(-1, None))
+
+
+def test_correction_gives_end_points_the_means_and_covariances_that_they_should_have():
+    start, solved, end = gaussians()
+    solver = corrected(FewStepSolver.midpoint(1), start, solved, end, GROUPS)
+    # One Euler step along the difference is there.
+    result = solver(lambda state, time: solved - state, start)
+    torch.testing.assert_close(result[:, :4].mean(0), end[:, :4].mean(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(torch.cov(result[:, :4].T), torch.cov(end[:, :4].T), rtol=1e-3, atol=1e-3)
+    free = torch.arange(len(start)) % 2 == 1
+    torch.testing.assert_close(result[free, 4].var(), end[free, 4].var(), rtol=1e-3, atol=1e-3)
+    assert torch.equal(result[~free, 4], start[~free, 4])
+    # Neither part depends on the other.
+    assert not solver.matrix[4, :4].any()
+    assert not solver.matrix[:4, 4].any()
+
+
+def test_correction_is_the_closed_form_of_commuting_covariances_and_nothing_where_nothing_is_wrong():
+    start, solved, _ = gaussians()
+    scales, shift = torch.tensor([0.5, 1.0, 2.0, 3.0, 1.5]), torch.arange(5.0)
+    white = solved - solved.mean(0)
+    white = white @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(white.T))).T
+    solver = corrected(FewStepSolver.midpoint(1), start, white, white * scales + shift, (slice(None),))
+    torch.testing.assert_close(solver.matrix, torch.diag(scales - 1), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(solver.offset, shift, rtol=1e-3, atol=1e-3)
+    same = corrected(FewStepSolver.midpoint(1), start, solved, solved, GROUPS)
+    assert float(same.matrix.abs().max()) < 1e-5
+    assert float(same.offset.abs().max()) < 1e-5
+
+
+def test_end_points_that_are_not_finite_are_not_corrected():
+    start, solved, end = gaussians(20)
+    end[3, 1] = torch.inf
+    assert corrected(FewStepSolver.midpoint(1), start, solved, end, GROUPS).matrix is None
+
+
 def test_coefficients_survive_being_saved_and_other_tensors_are_left():
-    solvers = [FewStepSolver.midpoint(2), FewStepSolver.midpoint(4)]
+    correction = torch.randn(2, 3, 3)
+    solvers = [
+        dataclasses.replace(FewStepSolver.midpoint(2), matrix=correction[0], offset=correction[1, 0]),
+        FewStepSolver.midpoint(4),
+    ]
     tensors = {"other": torch.ones(1), **solvers[0].tensors("plain"), **solvers[1].tensors("guided")}
     found = collect_few_step(tensors)
     assert sorted(found) == [(2, "plain"), (4, "guided")]
     assert list(tensors) == ["other"]
     assert torch.equal(found[4, "guided"].weights, solvers[1].weights)
     assert torch.equal(found[2, "plain"].times, solvers[0].times)
+    assert torch.equal(found[2, "plain"].matrix, solvers[0].matrix)
+    assert torch.equal(found[2, "plain"].offset, solvers[0].offset)
+    assert found[4, "guided"].matrix is None
 
 
-@pytest.mark.parametrize("damage", ["missing", "shape", "dimensions", "name", "kind", "nan"])
+@pytest.mark.parametrize("damage", ["missing", "shape", "dimensions", "name", "kind", "nan", "offset", "matrix"])
 def test_coefficients_that_do_not_belong_together_are_refused(damage):
-    tensors = FewStepSolver.midpoint(3).tensors("plain")
+    solver = dataclasses.replace(FewStepSolver.midpoint(3), matrix=torch.zeros(5, 5), offset=torch.zeros(5))
+    tensors = solver.tensors("plain")
     if damage == "missing":
         del tensors["few_step.3.plain.weights"]
+    elif damage == "offset":
+        del tensors["few_step.3.plain.offset"]
+    elif damage == "matrix":
+        tensors["few_step.3.plain.matrix"] = torch.zeros(5, 4)
     elif damage == "shape":
         tensors["few_step.3.plain.weights"] = torch.zeros(2, 2)
     elif damage == "dimensions":
