@@ -13,7 +13,10 @@ GUIDANCE = 2.0
 #: the tables.
 OURS = ("scldm, heun", "scldm, few_step")
 SCVI = {"vae": ("scVI",), "encode": ("scVI",), "sample": ("scVI, posterior", "scVI, prior")}
-PRIORS = ("scldm", "scldm, compiled", "scldm, published network", "scldm, published network, compiled")
+PRIORS = (
+    "scldm", "scldm, compiled", "scldm, bf16",
+    "scldm, published network", "scldm, published network, compiled", "scldm, published network, bf16",
+)  # fmt: skip
 SYSTEMS = (*OURS, *PRIORS, "published", "scVI", "scVI, posterior", "scVI, prior")
 
 

@@ -42,7 +42,8 @@ def plan(
     if "prior" in parts:
         jobs += [Job("prior", "scldm", min(genes), b) for b in batches]
         jobs += [Job("prior", "scldm, published network", min(genes), b) for b in slow]
-        jobs += [Job("prior", system, min(genes), usual) for system in PRIORS if system.endswith("compiled")]
+        options = [system for system in PRIORS if system.endswith(("compiled", "bf16"))]
+        jobs += [Job("prior", system, min(genes), usual) for system in options]
         jobs += [Job("prior", "published", g, b) for g in genes for b in slow]
     if "sample" in parts:
         # On the CPU, cells always pass through the networks in chunks of 128.

@@ -56,7 +56,7 @@ def measure_published_prior_training(settings: Settings, job: Job, memory: Memor
     objective = PublishedPriorObjective(vae, prior, latent_statistics(settings, vae, source))
     seconds = train_steps(
         settings, objective, data, our_config().prior_training, job.batch,
-        n_steps=min(settings.repeats, 3), warm_ups=1, precision="float32",
+        n_steps=2 * settings.repeats, warm_ups=3, precision="float32",
     )  # fmt: skip
     result = {"seconds": seconds, "cells": job.batch, **memory.result()}
     return {**result, "flops": step_flops(settings, objective, data, job.batch)}

@@ -42,9 +42,9 @@ def check_targets(bench: Bench, genes: int) -> list[dict[str, Any]]:
     }
     published = bench.best("prior", ("published",), genes)
     for system, speeds in priors.items():
-        same, compiled = "published network" in system, ", compiled" if system.endswith("compiled") else ""
+        same, option = "published network" in system, system.rpartition(", ")[2]
         name = f"prior training, {where}: cells/s at batch 128 over published at its best batch, "
-        name += f"{'same' if same else 'own'} network{compiled}"
+        name += f"{'same' if same else 'own'} network" + (f", {option}" if option in ("compiled", "bf16") else "")
         at_least(name, max(speeds, default=None), published, 1.4 if same else 8)
     published = bench.best("sample", ("published",), genes)
     few, many = (bench.best("sample", (s,), genes) for s in ("scldm, few_step", "scldm, heun"))
