@@ -6,7 +6,7 @@ Systems, all given the same cells:
 
 - **scldm**: the defaults, ``RunConfig()``. Training is timed inside :func:`scldm.training.loop.train_stage` (reading,
   noise, forward, backward, clipping, AdamW, average), encoding is what fills the latent store, and sampling is
-  ``ScLDM.sample_to_file`` guided with scale 2 on the cell type. On a GPU under bf16 autocast.
+  ``ScLDM.sample_to_file`` guided with scale 2 on the cell type. On GPUs, training is under bf16 autocast.
 - **published**: Palla et al. 2025 as its authors run it, put together from our parts: the published layout (width 32,
   16 x 16 latents, 8 + 8 layers, log1p tokens, unmasked padding, nothing recomputed), a dense likelihood, float32; a DiT
   of 256 x 8 x 8 in whose every training step the cells are encoded again; sampling by adaptive Dormand-Prince at 1e-5

@@ -58,8 +58,9 @@ class DataConfig:
     backed: bool = False
     """Read cells from disk on demand instead of loading the matrix into memory."""
     unpack: bool = True
-    """With `backed`: unpack the counts once into the working directory of the run, six bytes for every positive count,
-    so that random cells are read without decompressing their neighbours. False reads the file itself in every step."""
+    """With `backed`: unpack the counts once into the working directory of the run (from Python without one: a temporary
+    directory), six bytes for every positive count, so that random cells are read without decompressing their
+    neighbours. False reads the file itself in every step."""
 
     def __post_init__(self) -> None:
         _require(

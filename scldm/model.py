@@ -335,7 +335,7 @@ class ScLDM:
                     f"configuration asks for {(prior.state_size - 1,)}."
                 )
         try:
-            few_step = collect_few_step(prior_weights)
+            few_step = collect_few_step(prior_weights, prior.state_size)
         except ValueError as error:
             raise UserError(f"'{directory}' is damaged: {error} in prior.safetensors.") from error
         load_network(vae, stored.vae_weights, f"'{directory}/vae.safetensors'")

@@ -72,7 +72,7 @@ class StoredModel:
         What the model is, what it knows of its data, how it was trained.
     vae_weights, prior_weights
         By parameter name; the prior's are the averaged (EMA) ones. ``prior_weights`` also holds the standardisation of
-        the latents as ``latent_mean`` and ``latent_std``.
+        the latents as ``latent_mean`` and ``latent_std``, and the few-step solvers as ``few_step.*``.
     metrics
         Lines of ``metrics.jsonl``.
     """
@@ -210,7 +210,9 @@ def model_card(model: StoredModel) -> str:
         f"| {a.name} | continuous | {a.minimum:g} to {a.maximum:g}, mean {a.mean:g} |" for a in schema.continuous
     ]
     n_vae = sum(t.numel() for t in model.vae_weights.values())
-    n_prior = sum(t.numel() for t in model.prior_weights.values())
+    others = ("latent_", "few_step.")
+    n_prior = sum(t.numel() for name, t in model.prior_weights.items() if not name.startswith(others))
+    evaluations = sorted({name.split(".")[1] for name in model.prior_weights if name.startswith("few_step.")}, key=int)
     prior_size = f"width {config.prior.width}, {config.prior.n_layers} layers"
     table = "| attribute | kind | values (training cells) |\n|---|---|---|\n" + "\n".join(attributes)
     return f"""# scldm model
@@ -229,6 +231,7 @@ Source: `{config.data.path or "an AnnData in memory"}`.
 ## Model
 {n_vae:,} parameters in the autoencoder ({config.vae.layout} layout,
 {config.vae.n_latents} x {config.vae.latent_channels} latents), {n_prior:,} in the prior ({prior_size}).
+Network evaluations of the few-step solvers that were fitted: {", ".join(evaluations) or "none fitted"}.
 
 ## Training
 | stage | cells seen | validation loss | stopped early |

@@ -1,4 +1,6 @@
-"""The adaptive solver of the published code."""
+"""The adaptive solver of the published code, written out: it counts its evaluations, and torchdiffeq, which the product
+calls for its own ``dopri5``, need not be installed to measure.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from scldm.prior.solvers import heun, time_grid
 from speed_of.cells import open_cells, our_config
 from speed_of.job import CONDITION, GUIDANCE, Job, Settings
 from speed_of.meters import Memory, measure_encoding, timed, train_steps
-from speed_of.ours import load_model, our_field, our_request, ours_precision, ours_vae
+from speed_of.ours import load_model, our_field, our_request, ours_vae
 
 
 def with_expressed_genes(source: CellSource, genes: int, expressed: int, rng: np.random.Generator) -> CellDataset:
@@ -55,8 +55,7 @@ def measure_growth_with_expressed(settings: Settings, job: Job, memory: Memory) 
             settings, objective, data, our_config().vae_training, job.batch, n_steps=3 * settings.repeats, warm_ups=3
         )
         training.append(float(np.median(seconds)) / job.batch)
-        with ours_precision(settings):
-            result = measure_encoding(settings, objective.network, data.source, job.batch, 4)
+        result = measure_encoding(settings, objective.network, data.source, job.batch, 4)
         encoding.append(float(np.median(result["seconds"])) / result["cells"])
     curves = {"VAE training": training, "encoding": encoding}
     return {"seconds": [], "cells": 0, "at": at, "curves": curves, **memory.result()}
@@ -70,8 +69,7 @@ def measure_growth_with_cells(settings: Settings, job: Job, memory: Memory) -> d
     curves: dict[str, list[float]] = {"sampling, few_step": []}
 
     def sample(n_cells: int) -> None:
-        with ours_precision(settings):
-            model.sample_to_file(path, our_request(model, n_cells, "few_step"), batch_size=job.batch, overwrite=True)
+        model.sample_to_file(path, our_request(model, n_cells, "few_step"), batch_size=job.batch, overwrite=True)
 
     sample(at[0])
     for n_cells in at:
@@ -83,7 +81,7 @@ def measure_growth_with_steps(settings: Settings, job: Job, memory: Memory) -> d
     memory.start()
     field, state = our_field(settings, load_model(settings, job.genes)._trained().prior, job.batch)
     at, seconds = [5, 10, 25, 50], []
-    with torch.inference_mode(), ours_precision(settings):
+    with torch.inference_mode():
         field(state, 0.5)
         for steps in at:
             solve = functools.partial(heun, field, state, time_grid(steps))
@@ -105,7 +103,7 @@ def measure_growth_with_attributes(settings: Settings, job: Job, memory: Memory)
     numbers = torch.zeros(job.batch, 0, device=settings.device)
     state = torch.randn(job.batch, prior.state_size, device=settings.device)
     at, seconds = [1, 2, 3, 4], []
-    with torch.inference_mode(), ours_precision(settings):
+    with torch.inference_mode():
         for rows in at:
             plan = Guidance.additive(GUIDANCE).plan(names, names[: rows - 1])
             field = guided_field(prior, codes, numbers, plan)

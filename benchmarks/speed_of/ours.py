@@ -33,10 +33,6 @@ from speed_of.meters import Memory, measure_encoding, step_flops, timed, train_s
 from speed_of.published_model import PUBLISHED_DIT
 
 
-def ours_precision(settings: Settings) -> torch.autocast:
-    return torch.autocast("cpu" if settings.on_cpu else "cuda", torch.bfloat16, enabled=not settings.on_cpu)
-
-
 def ours_vae(source: CellSource) -> VAEObjective:
     torch.manual_seed(0)
     return VAEObjective(build_vae(our_config(), source.schema, source.gene_totals()), None, source.n_cells)
@@ -56,8 +52,7 @@ def measure_our_vae_training(settings: Settings, job: Job, memory: Memory) -> di
 def measure_our_encoding(settings: Settings, job: Job, memory: Memory) -> dict[str, Any]:
     source = open_cells(settings, job.genes)
     memory.start()
-    with ours_precision(settings):
-        result = measure_encoding(settings, ours_vae(source).network, source, job.batch, max(1, 1024 // job.batch))
+    result = measure_encoding(settings, ours_vae(source).network, source, job.batch, max(1, 1024 // job.batch))
     return {**result, **memory.result()}
 
 
@@ -132,8 +127,7 @@ def measure_our_sampling(settings: Settings, job: Job, memory: Memory) -> dict[s
     path = Path(settings.work) / "sampled.h5ad"
 
     def sample(request: GenerationRequest) -> None:
-        with ours_precision(settings):
-            model.sample_to_file(path, request, batch_size=job.batch, overwrite=True)
+        model.sample_to_file(path, request, batch_size=job.batch, overwrite=True)
 
     sample(our_request(model, n_cells, "few_step"))
     seconds = timed(settings, functools.partial(sample, request), min(settings.repeats, 3), warm_ups=0)
@@ -159,13 +153,12 @@ def measure_our_latents(settings: Settings, job: Job, memory: Memory) -> dict[st
 
     @torch.inference_mode()
     def solve() -> None:
-        with ours_precision(settings):
-            if job.system.endswith("few_step"):
-                FewStepSolver.midpoint(4)(field, state)
-            else:
-                heun(field, state, time_grid(25))
+        if job.system.endswith("few_step"):
+            FewStepSolver.midpoint(4)(field, state)
+        else:
+            heun(field, state, time_grid(25))
 
-    with torch.inference_mode(), ours_precision(settings):
+    with torch.inference_mode():
         field(state, 0.5)
     seconds = timed(settings, solve, min(settings.repeats, 2), warm_ups=0)
     return {"seconds": seconds, "cells": job.batch, **memory.result()}

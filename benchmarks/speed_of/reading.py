@@ -33,7 +33,9 @@ def measure_data(settings: Settings, job: Job, memory: Memory) -> dict[str, Any]
     source = open_cells(settings, job.genes, backed=job.system.startswith("backed"))
     if job.system.endswith("unpacked"):
         assert isinstance(source, BackedSource)
-        source = source.unpacked(Path(settings.work) / f"counts-{job.genes}")
+        directory = Path(settings.work) / f"counts-{job.genes}"
+        source.unpack(directory)
+        source = source.unpacked(directory)
     memory.start()
     data = TimedCells(source)
     seconds = train_steps(

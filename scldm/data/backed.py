@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -95,6 +96,11 @@ class StoredRows:
         take = np.arange(indptr[-1]) + np.repeat(place - indptr[:-1], length)
         return sp.csr_matrix((values[take], columns[take], indptr), shape=(len(rows), self.shape[1]))
 
+    @property
+    def n_entries(self) -> int:
+        """Entries that are stored, of a dense matrix all: at least as many as there are positive counts."""
+        return int(self._indptr[-1])
+
     def blocks(self) -> Iterator[tuple[int, sp.csr_matrix]]:
         """Yield all rows in order, in blocks of bounded size, each with the position of its first row."""
         start = 0
@@ -155,20 +161,32 @@ class BackedSource(IndexedSource):
         """Read rows of the file."""
         return align_columns(canonical(self._stored.read(rows)), self._target, self._schema.n_genes)
 
-    def unpacked(self, directory: str | os.PathLike[str]) -> UnpackedSource:
-        """Return the same cells read from plain arrays in ``directory``, which is filled unless it is already.
+    def unpack(self, directory: str | os.PathLike[str]) -> None:
+        """Write the counts of all cells of the file to plain arrays, over the genes of the schema.
 
-        It takes six bytes for every positive count (eight with more than 65,536 genes), of all cells of the file.
+        Raises
+        ------
+        UserError
+            If the disk has no room for them.
         """
-        n_genes = self._schema.n_genes
-        if UnpackedRows.is_complete(directory):
-            rows = UnpackedRows(directory, n_genes)
-        else:
-            blocks = (
-                align_columns(canonical(block), self._target, n_genes)
-                for _, block in _with_progress(self._stored, "unpacking counts")
+        needed = self._stored.n_entries * UnpackedRows.bytes_per_entry(self._schema.n_genes)
+        os.makedirs(directory, exist_ok=True)
+        if needed > (free := shutil.disk_usage(directory).free):
+            raise UserError(
+                f"the counts unpacked would take {needed / 1e9:,.1f} GB, and '{os.fspath(directory)}' has "
+                f"{free / 1e9:,.1f} GB left; make room, choose another output, or read the file itself with "
+                "--data.no-unpack (data.unpack: false)"
             )
-            rows = UnpackedRows.write(directory, blocks, n_genes)
+        n_genes = self._schema.n_genes
+        blocks = (
+            align_columns(canonical(block), self._target, n_genes)
+            for _, block in _with_progress(self._stored, "unpacking counts")
+        )
+        UnpackedRows.write(directory, blocks, n_genes)
+
+    def unpacked(self, directory: str | os.PathLike[str]) -> UnpackedSource:
+        """Return the same cells, read from where :meth:`unpack` has written them."""
+        rows = UnpackedRows(directory, self._schema.n_genes)
         return UnpackedSource(rows, self._schema, self._table, self._coverage, self._rows)
 
     def _with_rows(self, rows: Int[np.ndarray, " cells"]) -> BackedSource:

@@ -56,16 +56,23 @@ class UnpackedRows:
         """
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
+        (directory / "offsets.npy").unlink(missing_ok=True)
         lengths = [np.zeros(1, dtype=np.int64)]
         with open(directory / "genes.bin", "wb") as genes, open(directory / "counts.bin", "wb") as counts:
             for block in blocks:
-                block.indices.astype(_gene_type(n_genes)).tofile(genes)
-                block.data.astype(np.float32).tofile(counts)
+                # Not tofile, whose error for a full disk says nothing.
+                genes.write(block.indices.astype(_gene_type(n_genes)).data)
+                counts.write(block.data.astype(np.float32).data)
                 lengths.append(np.diff(block.indptr).astype(np.int64))
         partial = directory / "offsets.partial.npy"
         np.save(partial, np.cumsum(np.concatenate(lengths)))
         os.replace(partial, directory / "offsets.npy")
         return cls(directory, n_genes)
+
+    @staticmethod
+    def bytes_per_entry(n_genes: int) -> int:
+        """Bytes on disk for every positive count."""
+        return _gene_type(n_genes).itemsize + np.dtype(np.float32).itemsize
 
     @staticmethod
     def is_complete(directory: str | os.PathLike[str]) -> bool:

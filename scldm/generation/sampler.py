@@ -63,12 +63,17 @@ class Sampler:
 
     def check(self, request: GenerationRequest) -> None:
         """Raise a :class:`~scldm.errors.UserError` if the request names a few-step solver that was not fitted."""
-        if request.solver == FEW_STEP and (request.steps, "plain") not in self.few_step:
-            fitted = ", ".join(str(n) for n, kind in sorted(self.few_step) if kind == "plain") or "none"
+        if request.solver == FEW_STEP and self._few_step_key(request) not in self.few_step:
+            kind = self._few_step_key(request)[1]
+            fitted = ", ".join(str(n) for n, other in sorted(self.few_step) if other == kind) or "none"
             raise UserError(
                 f"this model has no few-step solver of {request.steps} evaluations (it has: {fitted}); see "
                 "prior.few_step_evaluations, or take another solver."
             )
+
+    def _few_step_key(self, request: GenerationRequest) -> tuple[int, str]:
+        plan = request.guidance.plan(self.attribute_names, request.given)
+        return request.steps, "guided" if len(plan.rows) > 1 else "plain"
 
     def blocks(
         self,
@@ -137,7 +142,7 @@ class Sampler:
             depth_known = torch.ones(len(rows), dtype=torch.bool, device=device)
         velocity = guided_field(self.prior, categorical, continuous, plan, depth_known)
         if request.solver == FEW_STEP:
-            state = self.few_step[request.steps, "guided" if len(plan.rows) > 1 else "plain"](velocity, state)
+            state = self.few_step[self._few_step_key(request)](velocity, state)
         else:
             state = SOLVERS[request.solver](velocity, state, time_grid(request.steps))
 

@@ -119,8 +119,15 @@ class FewStepSolver:
 FewStepSolvers = Mapping[tuple[int, str], FewStepSolver]
 
 
-def collect_few_step(tensors: dict[str, Tensor]) -> dict[tuple[int, str], FewStepSolver]:
+def collect_few_step(tensors: dict[str, Tensor], state_size: int) -> dict[tuple[int, str], FewStepSolver]:
     """Take all solvers out of saved tensors.
+
+    Parameters
+    ----------
+    tensors
+        By name; those of solvers are removed.
+    state_size
+        Numbers per cell that the solvers have to fit.
 
     Raises
     ------
@@ -132,20 +139,27 @@ def collect_few_step(tensors: dict[str, Tensor]) -> dict[tuple[int, str], FewSte
         prefix = name.removesuffix(".times")
         evaluations, _, kind = prefix.removeprefix("few_step.").partition(".")
         parts = [tensors.pop(f"{prefix}.{part}", None) for part in COEFFICIENTS]
-        if kind not in KINDS or not _belong_together(evaluations, *parts):
+        if kind not in KINDS or not _belong_together(evaluations, state_size, *parts):
             raise ValueError(f"the coefficients '{name}' do not belong together")
         found[int(evaluations), kind] = FewStepSolver(*parts)  # type: ignore[arg-type]
     return found
 
 
 def _belong_together(
-    evaluations: str, times: Tensor | None, weights: Tensor | None, matrix: Tensor | None, offset: Tensor | None
+    evaluations: str,
+    state_size: int,
+    times: Tensor | None,
+    weights: Tensor | None,
+    matrix: Tensor | None,
+    offset: Tensor | None,
 ) -> bool:
     if times is None or times.ndim != 1 or evaluations != str(len(times)):
         return False
     if weights is None or weights.shape != (len(times), len(times)) or (matrix is None) != (offset is None):
         return False
-    if matrix is not None and offset is not None and (offset.ndim != 1 or matrix.shape != (len(offset), len(offset))):
+    if matrix is not None and matrix.shape != (state_size, state_size):
+        return False
+    if offset is not None and offset.shape != (state_size,):
         return False
     return all(bool(part.isfinite().all()) for part in (times, weights, matrix, offset) if part is not None)
 
@@ -239,7 +253,7 @@ def corrected(
     end
         Where a fine solver takes them.
     groups
-        Parts of the state that are corrected by themselves.
+        Parts of the state that are corrected by themselves, each if enough cells moved in it.
     """
     # On the CPU: accelerators may have no float64, which the square roots need.
     begin, before, after = (x.cpu().double() for x in (start, solved, end))
@@ -250,6 +264,9 @@ def corrected(
         # Cells in which it is given, and so does not move, say nothing about it.
         moved = (after[:, group] != begin[:, group]).any(dim=1)
         have, want = before[moved, group], after[moved, group]
+        if len(have) <= have.shape[1]:
+            # Too few for a covariance that can be inverted.
+            continue
         root, inverse_root = (_power(_covariance(have), exponent) for exponent in (0.5, -0.5))
         transport = inverse_root @ _power(root @ _covariance(want) @ root, 0.5) @ inverse_root
         matrix[group, group] = (transport - torch.eye(len(transport))).float()

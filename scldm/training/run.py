@@ -18,6 +18,7 @@ from scldm.data.backed import BackedSource
 from scldm.data.sampler import CellDataset
 from scldm.data.source import CellSource
 from scldm.data.split import split_cells
+from scldm.data.unpacked import UnpackedRows
 from scldm.networks import build_prior, build_vae, dispersion_attribute
 from scldm.nn.objective import Objective
 from scldm.prior.dit import DiT
@@ -166,8 +167,8 @@ def encoded_blocks(
 
 
 def _unpack_once(source: BackedSource, directory: Path, accelerator: Accelerator) -> CellSource:
-    if accelerator.is_main_process:
-        source.unpacked(directory)
+    if accelerator.is_main_process and not UnpackedRows.is_complete(directory):
+        source.unpack(directory)
     accelerator.wait_for_everyone()
     return source.unpacked(directory)
 
@@ -181,7 +182,7 @@ def _fit_once(
         save_file({n: t for (_, kind), solver in fitted.items() for n, t in solver.tensors(kind).items()}, partial)
         os.replace(partial, path)
     accelerator.wait_for_everyone()
-    return collect_few_step(load_file(path))
+    return collect_few_step(load_file(path), prior.state_size)
 
 
 def _encode_once(vae: VAE, cells: CellSource, directory: Path, accelerator: Accelerator) -> LatentStore:

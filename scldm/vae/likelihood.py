@@ -134,7 +134,9 @@ class Poisson(Likelihood):
         """See :meth:`Likelihood.negative_log_likelihood`; the expected counts of a cell sum to its library size."""
         cell = batch.cell_ids()
         log_totals = batch.library_size.log() - log_rates.logsumexp(dim=1)
-        log_expected = log_rates[cell, batch.gene_ids] + log_totals[cell]
+        # Not log_totals[cell]: with several threads, the gradient of indexing with repeated indices adds up in random
+        # order.
+        log_expected = log_rates[cell, batch.gene_ids] + log_totals.index_select(0, cell)
         observed = batch.counts * log_expected - torch.lgamma(batch.counts + 1)
         return batch.library_size - torch.zeros_like(batch.library_size).index_add(0, cell, observed)
 

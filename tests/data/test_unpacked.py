@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import anndata as ad
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from scldm.data import BatchIndices, CellDataset, EpochOrder, open_source
-from scldm.data.backed import StoredRows
 from scldm.data.unpacked import UnpackedRows
+from scldm.errors import UserError
 
 MESSY_GENES = 12
 
@@ -66,6 +68,7 @@ def test_an_unpacked_file_holds_the_same_cells(tmp_path: Path, reorder: bool, mo
         other.var_names = ["5", "2", "11", "0", "7", "9", "absent"]
         schema = open_source(other, categorical=["batch"]).schema
     source = open_source(tmp_path / "cells.h5ad", categorical=["batch"], schema=schema, backed=True)
+    source.unpack(tmp_path / "counts")
     unpacked = source.unpacked(tmp_path / "counts")
     for part in (np.arange(40), np.array([31, 4, 4, 9])):
         for before, after in ((source, unpacked), (source.subset(part), unpacked.subset(part))):
@@ -79,36 +82,42 @@ def test_an_unpacked_file_holds_the_same_cells(tmp_path: Path, reorder: bool, mo
 def test_a_subset_is_unpacked_as_that_subset(h5ad: Path, tmp_path: Path) -> None:
     cells = np.array([9, 3, 50])
     subset = open_source(h5ad, backed=True).subset(cells)
+    subset.unpack(tmp_path / "counts")
     every = np.arange(3)
     assert torch.equal(subset.unpacked(tmp_path / "counts").batch(every).counts, subset.batch(every).counts)
 
 
-def test_unpacking_is_done_once_and_again_if_it_was_cut_off(
+def test_rows_are_complete_only_when_all_are_there(adata: ad.AnnData, tmp_path: Path) -> None:
+    def cut_off() -> Iterator[sp.csr_matrix]:
+        yield adata.X[:7]
+        raise KeyboardInterrupt
+
+    UnpackedRows.write(tmp_path, [adata.X], adata.n_vars)
+    assert UnpackedRows.is_complete(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        UnpackedRows.write(tmp_path, cut_off(), adata.n_vars)
+    assert not UnpackedRows.is_complete(tmp_path)
+    again = UnpackedRows.write(tmp_path, [adata.X], adata.n_vars)
+    np.testing.assert_array_equal(again.read(np.arange(60)).toarray(), adata.X.toarray())
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(
     h5ad: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reads: list[int] = []
-    read = StoredRows.read
-
-    def counted(self: StoredRows, rows: np.ndarray) -> sp.csr_matrix:
-        reads.append(len(rows))
-        return read(self, rows)
-
     source = open_source(h5ad, backed=True)
-    expected = source.batch(np.arange(60))
-    monkeypatch.setattr(StoredRows, "read", counted)
-    source.unpacked(tmp_path / "counts")
-    again = source.unpacked(tmp_path / "counts")
-    assert torch.equal(again.batch(np.arange(60)).counts, expected.counts)
-    assert reads == [60]
-    # Killed before the offsets were in place.
-    (tmp_path / "counts" / "offsets.npy").unlink()
-    (tmp_path / "counts" / "genes.bin").write_bytes(b"")
-    assert torch.equal(source.unpacked(tmp_path / "counts").batch(np.arange(60)).counts, expected.counts)
-    assert reads == [60, 60]
+    needed = ad.read_h5ad(h5ad).X.nnz * 6
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, needed - 1))
+    with pytest.raises(UserError, match=r"would take .* GB, and .* left; .* --data\.no-unpack"):
+        source.unpack(tmp_path / "counts")
+    assert not list((tmp_path / "counts").iterdir())
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, needed))
+    source.unpack(tmp_path / "counts")
 
 
 def test_worker_processes_and_pickles_read_the_same_batches(h5ad: Path, tmp_path: Path) -> None:
-    source = open_source(h5ad, backed=True).unpacked(tmp_path / "counts")
+    packed = open_source(h5ad, backed=True)
+    packed.unpack(tmp_path / "counts")
+    source = packed.unpacked(tmp_path / "counts")
     source.batch(np.array([0]))
     # The numbers stay on disk: 60 cells of some 5 genes are more than the rest.
     assert len(pickle.dumps(source._unpacked)) < 1500

@@ -133,6 +133,19 @@ def test_correction_is_the_closed_form_of_commuting_covariances_and_nothing_wher
     assert float(same.offset.abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize("n_free", [0, 1, 2])
+def test_a_part_of_the_state_that_hardly_any_cell_moves_in_is_not_corrected(n_free):
+    start, solved, end = gaussians(50)
+    solved[n_free:, 4] = end[n_free:, 4] = start[n_free:, 4]
+    solved[:n_free, 4], end[:n_free, 4] = torch.arange(3.0)[:n_free], 2 * torch.arange(3.0)[:n_free] + 1
+    solver = corrected(FewStepSolver.midpoint(1), start, solved, end, GROUPS)
+    assert solver.matrix.isfinite().all()
+    assert solver.offset.isfinite().all()
+    assert bool(solver.matrix[:4, :4].any())
+    expected = (1.0, 1.0) if n_free == 2 else (0.0, 0.0)
+    assert (float(solver.matrix[4, 4]), float(solver.offset[4])) == pytest.approx(expected)
+
+
 def test_end_points_that_are_not_finite_are_not_corrected():
     start, solved, end = gaussians(20)
     end[3, 1] = torch.inf
@@ -146,7 +159,7 @@ def test_coefficients_survive_being_saved_and_other_tensors_are_left():
         FewStepSolver.midpoint(4),
     ]
     tensors = {"other": torch.ones(1), **solvers[0].tensors("plain"), **solvers[1].tensors("guided")}
-    found = collect_few_step(tensors)
+    found = collect_few_step(tensors, 3)
     assert sorted(found) == [(2, "plain"), (4, "guided")]
     assert list(tensors) == ["other"]
     assert torch.equal(found[4, "guided"].weights, solvers[1].weights)
@@ -156,12 +169,16 @@ def test_coefficients_survive_being_saved_and_other_tensors_are_left():
     assert found[4, "guided"].matrix is None
 
 
-@pytest.mark.parametrize("damage", ["missing", "shape", "dimensions", "name", "kind", "nan", "offset", "matrix"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "shape", "dimensions", "name", "kind", "nan", "offset", "matrix", "size"]
+)
 def test_coefficients_that_do_not_belong_together_are_refused(damage):
     solver = dataclasses.replace(FewStepSolver.midpoint(3), matrix=torch.zeros(5, 5), offset=torch.zeros(5))
     tensors = solver.tensors("plain")
     if damage == "missing":
         del tensors["few_step.3.plain.weights"]
+    elif damage == "size":
+        tensors |= {"few_step.3.plain.matrix": torch.zeros(4, 4), "few_step.3.plain.offset": torch.zeros(4)}
     elif damage == "offset":
         del tensors["few_step.3.plain.offset"]
     elif damage == "matrix":
@@ -176,7 +193,7 @@ def test_coefficients_that_do_not_belong_together_are_refused(damage):
         old, new = ("3", "2") if damage == "name" else ("plain", "other")
         tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
     with pytest.raises(ValueError, match="do not belong together"):
-        collect_few_step(tensors)
+        collect_few_step(tensors, 5)
 
 
 def store_of(directory, attributes: bool) -> LatentStore:
