@@ -58,8 +58,8 @@ def test_two_processes_end_with_the_weights_of_one(runs):
     for name in ("vae.safetensors", "prior.safetensors"):
         alone, together = (load_file(runs[n] / "model" / name) for n in (1, 2))
         for key in alone:
-            # Adam turns rounding errors of tiny gradients into steps, so only nearly; the optimum of a few-step solver is
-            # flat: other coefficients solve as well.
+            # Adam turns rounding errors of tiny gradients into steps, so only nearly. The optimum of a few-step solver
+            # is flat: other coefficients solve as well.
             tolerance = 5e-2 if key.startswith("few_step.") else 5e-3
             assert (alone[key] - together[key]).abs().max() < tolerance * max(1.0, alone[key].abs().max()), (name, key)
 
