@@ -92,6 +92,7 @@ def test_everything_is_judged_in_one_run(run, tmp_path, donors_file, config_file
         "validation_fraction": 0.2,
         "group_by": "donor",
         "backed": False,
+        "unpack": True,
     }
     for figure in report.figures:
         assert figure.name in out
