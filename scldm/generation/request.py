@@ -16,8 +16,9 @@ from jaxtyping import Float32, Int64
 from scldm.data.counts import LARGEST_EXACT_COUNT
 from scldm.data.schema import ContinuousAttribute, DatasetSchema, as_names
 from scldm.errors import UserError, nearest_names
+from scldm.prior.few_step import GUIDANCE_SCALES
 from scldm.prior.guidance import Guidance
-from scldm.prior.solvers import check_solver, default_steps
+from scldm.prior.solvers import FEW_STEP, check_solver, default_steps
 
 __all__ = ["CHUNK_CELLS", "Conditions", "GenerationRequest"]
 
@@ -174,6 +175,13 @@ class GenerationRequest:
         depths = _depths(depth, n_cells)
         _warn_unobserved(schema, categorical)
         _warn_out_of_range(schema, continuous, depths)
+        if solver == FEW_STEP and parsed.largest_scale > max(GUIDANCE_SCALES):
+            warnings.warn(
+                f"the few-step solver is fitted to guidance up to {max(GUIDANCE_SCALES):g} and {parsed.largest_scale:g} "
+                "is asked for: take another solver if it matters.",
+                UserWarning,
+                stacklevel=3,
+            )
         return cls(
             categorical=categorical,
             continuous=continuous,

@@ -99,6 +99,11 @@ class Guidance:
         return {"mode": self.mode, "scales": self.scales if isinstance(self.scales, float) else dict(self._pairs)}
 
     @property
+    def largest_scale(self) -> float:
+        """The largest of the scales; an attribute without one counts with 1."""
+        return self.scales if isinstance(self.scales, float) else max([1.0, *(scale for _, scale in self._pairs)])
+
+    @property
     def _pairs(self) -> tuple[tuple[str, float], ...]:
         return self.scales if isinstance(self.scales, tuple) else ()
 
