@@ -177,7 +177,7 @@ class GenerationRequest:
         _warn_out_of_range(schema, continuous, depths)
         if solver == FEW_STEP and parsed.largest_scale > max(GUIDANCE_SCALES):
             warnings.warn(
-                f"the few-step solver is fitted to guidance up to {max(GUIDANCE_SCALES):g} and {parsed.largest_scale:g} "
+                f"the few-step solver is made for guidance up to {max(GUIDANCE_SCALES):g} and {parsed.largest_scale:g} "
                 "is asked for: take another solver if it matters.",
                 UserWarning,
                 stacklevel=3,

@@ -87,7 +87,7 @@ def test_guidance_is_parsed(schema):
 @pytest.mark.parametrize("guidance", [8, {"batch": 8.0}])
 def test_guidance_that_the_few_step_solver_was_not_fitted_to_warns(schema, guidance):
     conditions = {"cell_type": "T cell", "batch": "one"}
-    with pytest.warns(UserWarning, match=r"fitted to guidance up to 3 and 8 is asked for"):
+    with pytest.warns(UserWarning, match=r"made for guidance up to 3 and 8 is asked for"):
         build(schema, 1, conditions=conditions, guidance=guidance, solver="few_step")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
