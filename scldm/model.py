@@ -133,7 +133,8 @@ class ScLDM:
         ----------
         directory
             Working directory for checkpoints, latents and ``metrics.jsonl``. Calling again with the same directory
-            continues a training that was interrupted, exactly. None works in a temporary directory.
+            continues a training that was interrupted, exactly. None works in a temporary directory; the counts of a
+            backed file are unpacked there, too (``data.unpack``).
         accelerator
             Where to train; None lets accelerate decide from the environment.
         on_step

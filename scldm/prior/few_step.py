@@ -305,6 +305,8 @@ def fit_to_prior(
     seed
         Of the noise, of the choice of cells, and of their scales.
     """
+    if not config.few_step_evaluations:
+        return {}
     device = next(prior.parameters()).device
     trained = [(p, p.requires_grad) for p in prior.parameters()]
     was_training = prior.training
@@ -312,7 +314,7 @@ def fit_to_prior(
     has_attributes = latents.cells.categorical.shape[1] + latents.cells.continuous.shape[1] > 0
     fitted = {}
     try:
-        for kind in KINDS if config.few_step_evaluations and has_attributes else KINDS[:1]:
+        for kind in KINDS if has_attributes else KINDS[:1]:
             generator = step_generator(seed, f"few_step/{kind}", 0, device)
             blocks = [
                 _fields(prior, latents, config, generator, n_cells, guided=kind == "guided")

@@ -46,7 +46,7 @@ class TrainedNetworks:
     statistics
         Standardisation of the latents.
     few_step
-        Solvers fitted to the prior, by their number of evaluations.
+        Solvers fitted to the prior, by their number of evaluations and the kind of field.
     vae_summary, prior_summary
         How each stage ended, see :class:`scldm.training.loop.StageResult`.
     n_training_cells, n_validation_cells
@@ -100,7 +100,7 @@ def train_networks(
     config
         The whole run.
     work
-        Directory for checkpoints and latents.
+        Directory for checkpoints, latents and, of a backed file, unpacked counts.
     log, accelerator
         See :func:`scldm.training.loop.train_stage`.
     on_step
