@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UserError", "nearest_names"]
+__all__ = ["UserError", "nearest_names", "require"]
 
 
 class UserError(ValueError):
@@ -14,6 +14,12 @@ class UserError(ValueError):
     The message is one clear sentence: what is wrong, where, and what is allowed. The command line prints it
     without a traceback and exits with status 2; from Python it is an ordinary ``ValueError``.
     """
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise :class:`UserError` with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise UserError(message)
 
 
 def nearest_names(name: object, allowed: Iterable[object], n: int = 3) -> str:

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from scldm.config import PriorConfig
 from scldm.data.batch import hide_attributes
 from scldm.nn.objective import step_generator
+from scldm.prior.config import PriorConfig
 from scldm.prior.dit import DiT
 from scldm.prior.latents import LatentStore
 from scldm.prior.solvers import Velocity, heun, time_grid

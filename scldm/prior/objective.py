@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scldm.config import PriorConfig
 from scldm.data.batch import hide_attributes
 from scldm.nn.objective import Noise, Objective
+from scldm.prior.config import PriorConfig
 from scldm.prior.dit import DiT
 from scldm.prior.interpolant import TIME_SAMPLERS, LinearInterpolant
 from scldm.prior.latents import LatentBatch, LatentStatistics

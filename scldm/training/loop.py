@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from scldm.config import TrainingConfig
 from scldm.data.sampler import BatchIndices, EpochOrder
 from scldm.errors import UserError
 from scldm.nn.objective import Noise, Objective, step_generator, step_seed
 from scldm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from scldm.training.config import TrainingConfig
 from scldm.training.ema import ExponentialMovingAverage
 from scldm.training.tracking import MetricsLog
 

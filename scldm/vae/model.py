@@ -11,8 +11,8 @@ from einops import rearrange
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
-from scldm.config import VAEConfig
 from scldm.data.batch import CellBatch
+from scldm.vae.config import VAEConfig
 from scldm.vae.draws import SparseCounts
 from scldm.vae.likelihood import LIKELIHOODS
 from scldm.vae.published import PublishedDecoder, PublishedEncoder, gene_table

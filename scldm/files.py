@@ -1,0 +1,221 @@
+"""Files and directories that appear whole or not at all, and the one answer to "may I write there?"."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from scldm.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no such locks; leftovers of dead processes stay there
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "atomic_directory",
+    "atomic_file",
+    "check_directory_can_be_made",
+    "check_file_can_be_made",
+    "check_is_another_file",
+    "write_text",
+]
+
+#: Longest part of a name that is repeated in the name of the place beside it: file systems allow 255 bytes in all.
+LONGEST_NAME = 100
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Give a place to write a file, which replaces ``path`` when the block ends without an error.
+
+    The place is in a hidden directory beside ``path``. The file is flushed to disk before it is renamed, and its name
+    after. What processes that were killed left beside ``path`` is removed.
+
+    Parameters
+    ----------
+    path
+        The file that appears; its directory is made if it is missing.
+    """
+    path = Path(path)
+    with _place_beside(path) as place:
+        partial = place / path.name
+        yield partial
+        _flush(partial)
+        os.replace(partial, path)
+        _flush(path.absolute().parent)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty directory, which becomes ``path`` when the block ends without an error.
+
+    Everything in it is flushed to disk before it is renamed. A process that is killed leaves the old directory or the
+    new one; what it left beside ``path`` is removed by the next one that writes there.
+
+    Parameters
+    ----------
+    path
+        The directory that appears.
+    overwrite
+        Replace an existing directory.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path`` exists and is not to be replaced.
+    """
+    path = Path(path)
+    with _place_beside(path) as place:
+        partial = place / "new"
+        partial.mkdir()
+        yield partial
+        for folder, _, names in os.walk(partial):
+            for name in names:
+                _flush(Path(folder) / name)
+            _flush(Path(folder))
+        if path.exists():
+            if not overwrite:
+                raise FileExistsError(str(path))
+            # A kill between the two renames leaves the old one in the place: see _remove_leftovers.
+            os.replace(path, place / "old")
+        os.replace(partial, path)
+        _flush(path.absolute().parent)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a text file, whole or not at all, as UTF-8."""
+    with atomic_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def check_file_can_be_made(path: Path, overwrite: bool, suffix: str | None = ".h5ad") -> None:
+    """Ask, before work that takes long, whether a file can be written.
+
+    Parameters
+    ----------
+    path
+        The file.
+    overwrite
+        Whether an existing file may be replaced.
+    suffix
+        How its name has to end; None allows any name.
+
+    Raises
+    ------
+    UserError
+        If something is in the way, or the place cannot be written.
+    """
+    if suffix is not None and path.suffix != suffix:
+        raise UserError(f"'{path}' must end in {suffix}.")
+    if path.is_dir():
+        raise UserError(f"'{path}' is a directory; name a file.")
+    if path.exists() and not overwrite:
+        raise UserError(f"'{path}' exists already; pass --overwrite (in Python: overwrite=True) to replace it.")
+    _check_parent(path, "written")
+
+
+def check_is_another_file(path: Path, data: Path | None) -> None:
+    """Raise ``UserError`` if the destination is the file that is read: it would lose its counts."""
+    if data is not None and path.exists() and data.exists() and path.samefile(data):
+        raise UserError(f"'{path}' is the file that is read; write to another.")
+
+
+def check_directory_can_be_made(
+    path: Path, overwrite: bool, *, what: str, is_ours: Callable[[Path], bool], empty_is_ours: bool = True
+) -> None:
+    """Ask, before work that takes long, whether a directory can be made.
+
+    Parameters
+    ----------
+    path
+        The directory.
+    overwrite
+        Whether one that was made by the same command may be replaced.
+    what
+        What it will hold, such as "an evaluation".
+    is_ours
+        Tells whether an existing directory holds that and nothing else; any other is never replaced.
+    empty_is_ours
+        Whether an empty directory counts as one that was made by the same command.
+
+    Raises
+    ------
+    UserError
+        If something is in the way, or the place cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"'{path}' is a file; name a directory for {what}.")
+    if path.exists():
+        is_empty = not any(path.iterdir())
+        if not (is_empty and empty_is_ours) and not is_ours(path):
+            raise UserError(f"'{path}' exists and holds other things than {what}; name another directory.")
+        if not overwrite:
+            raise UserError(f"'{path}' exists already; pass --overwrite (in Python: overwrite=True) to replace it.")
+    _check_parent(path, "made")
+
+
+def _check_parent(path: Path, verb: str) -> None:
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise UserError(f"'{path}' cannot be {verb}: '{parent}' is a file, not a directory.")
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"'{path}' cannot be {verb}: no permission to write in '{parent}'.")
+
+
+@contextlib.contextmanager
+def _place_beside(path: Path) -> Iterator[Path]:
+    """Make a hidden directory beside a path, hold a lock on it that ends with this process, and remove it again."""
+    parent = path.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    prefix = _prefix(path.name)
+    _remove_leftovers(path.absolute(), prefix)
+    place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    lock = os.open(place, os.O_RDONLY)
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(lock)
+
+
+def _prefix(name: str) -> str:
+    if len(name.encode()) > LONGEST_NAME:
+        name = f"{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
+    return f".{name}.partial-"
+
+
+def _remove_leftovers(path: Path, prefix: str) -> None:
+    """Remove what dead processes left beside a path; put a directory back that one had taken away and not replaced."""
+    if fcntl is None:
+        return
+    for place in path.parent.iterdir():
+        if not (place.name.startswith(prefix) and "." not in place.name[len(prefix) :]) or not place.is_dir():
+            continue
+        with contextlib.suppress(OSError):
+            lock = os.open(place, os.O_RDONLY)
+            try:
+                # Fails while the process that made the place is alive.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if (place / "old").exists() and not path.exists():
+                    os.replace(place / "old", path)
+                shutil.rmtree(place)
+            finally:
+                os.close(lock)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,116 @@
+"""All randomness: generators of torch and numpy as functions of (seed, purpose, number).
+
+Two purposes, or two numbers of one purpose, never share random numbers, so that neither the number of processes nor the
+order of work changes what is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Seeding", "children", "generator", "numpy_rng", "permutation_rng", "seed_modules"]
+
+Seeding = Literal["64-bit", "32-bit"]
+"""How a generator of torch follows from a seed: see :func:`generator`."""
+
+#: Set in the seed of every generator of the 64-bit kind, so that its children are of its kind.
+_MARK = 1 << 63
+#: Where the state of torch's Mersenne twister holds its 624 words, each in eight bytes.
+_WORDS = slice(24, 24 + 8 * 624)
+
+
+def generator(
+    seed: int, purpose: str, number: int, device: torch.device | str, seeding: Seeding = "64-bit"
+) -> torch.Generator:
+    """Return a generator of torch, a pure function of its arguments.
+
+    Parameters
+    ----------
+    seed
+        Of the run or of the request, any integer.
+    purpose
+        What the numbers are for, such as ``"sample"``.
+    number
+        Which of many: a step, a chunk.
+    device
+        Where the numbers are drawn.
+    seeding
+        ``"64-bit"``: generators of different arguments differ, however many there are. ``"32-bit"``: torch's own
+        seeding, which on a CPU drops all but 32 bits, so that among some ten thousand generators two may be the same;
+        models of format 4 and earlier were made so.
+    """
+    import torch
+
+    name = f"{seed}/{purpose}/{number}".encode()
+    if seeding == "32-bit":
+        return torch.Generator(device).manual_seed(_integer(name, 8) >> 1)
+    return _seeded(torch.Generator(device), _integer(name, 16))
+
+
+def children(parent: torch.Generator, n: int) -> list[torch.Generator]:
+    """Return ``n`` generators that follow from the next numbers of another, on its device.
+
+    The generators of a CPU are sequential: with one for each kind of draw, what a cell draws does not depend on how
+    many numbers the cells after it need.
+    """
+    import torch
+
+    device = parent.device
+    if parent.initial_seed() & _MARK:
+        words = torch.randint(torch.iinfo(torch.int64).max, (n, 2), generator=parent, device=device).tolist()
+        return [_seeded(torch.Generator(device), high << 64 | low) for high, low in words]
+    seeds = torch.randint(torch.iinfo(torch.int64).max, (n,), generator=parent, device=device)
+    return [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]
+
+
+def seed_modules(seed: int, purpose: str, number: int | None = None, seeding: Seeding = "64-bit") -> None:
+    """Set the global generators of torch, from which modules draw their first weights and their dropout masks.
+
+    Parameters
+    ----------
+    seed, purpose, number, seeding
+        As in :func:`generator`. Without a number, the 32-bit kind takes the seed as it is.
+    """
+    import torch
+
+    name = f"{seed}/{purpose}/{number}".encode()
+    if seeding == "32-bit":
+        torch.manual_seed(seed if number is None else _integer(name, 8) >> 1)
+        return
+    torch.manual_seed(_integer(name, 8))
+    _seeded(torch.default_generator, _integer(name, 16))
+
+
+def numpy_rng(seed: int, purpose: str = "") -> np.random.Generator:
+    """Return a generator of numpy for one purpose, so that no purpose changes the draws of another."""
+    return np.random.default_rng([seed % 2**64, *purpose.encode()])
+
+
+def permutation_rng(seed: int, number: int) -> np.random.Generator:
+    """Return a counter-based generator of numpy (Philox) that is keyed by (seed, number), each modulo 2^64."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, number % 2**64], dtype=np.uint64)))
+
+
+def _integer(name: bytes, n_bytes: int) -> int:
+    return int.from_bytes(hashlib.blake2b(name, digest_size=n_bytes).digest(), "little")
+
+
+def _seeded(generator: torch.Generator, key: int) -> torch.Generator:
+    """Set the state of a generator from 128 bits."""
+    import torch
+
+    generator.manual_seed(key % 2**64 | _MARK)
+    if generator.device.type == "cpu":
+        # Torch seeds its Mersenne twister with the lowest 32 bits: the words of the state are replaced by those that
+        # numpy derives from all bits. Other devices have counter-based generators, which are keyed by all 64.
+        state = generator.get_state()
+        words = np.random.SeedSequence(key).generate_state(624)
+        state[_WORDS] = torch.from_numpy(words.astype(np.uint64).view(np.uint8))
+        generator.set_state(state)
+    return generator
