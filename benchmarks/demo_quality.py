@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scldm.commands.demo import demo
+from scldm.commands.demo import Demo
 from scldm.evaluation import EvaluationReport
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         with tempfile.TemporaryDirectory() as scratch:
             started = time.perf_counter()
-            demo(Path(scratch) / "demo", seed=seed)
+            Demo(output=Path(scratch) / "demo", seed=seed).run()
             seconds.append(time.perf_counter() - started)
             reports.append(EvaluationReport.load(Path(scratch) / "demo" / "metrics.json"))
     systems = list(reports[0].systems)

@@ -23,15 +23,15 @@ import numpy as np
 import torch
 
 from scldm import ScLDM
-from scldm.commands.markdown import markdown_table
 from scldm.data import open_source
 from scldm.evaluation.cells import Cells, read_cells
 from scldm.evaluation.distances import frechet_distance, wasserstein2
+from scldm.evaluation.markdown import markdown_table
 from scldm.evaluation.preparation import split, stratified_choice
 from scldm.evaluation.space import FeatureSpace
 from scldm.prior.few_step import fit_to_prior
 from scldm.prior.latents import LatentStore
-from scldm.training.run import encoded_blocks
+from scldm.tasks.representation import encoded_blocks
 
 #: Solver, steps, network evaluations per cell, seed. The first is what the others are compared with.
 SOLVERS = (
@@ -40,24 +40,24 @@ SOLVERS = (
 )  # fmt: skip
 
 
-def refit(model: ScLDM, training_cells: Path) -> None:
+def refitted(model: ScLDM, training_cells: Path) -> ScLDM:
     """Fit the few-step solvers of a model as its training does."""
-    sampler, config = model._trained(), model.config
+    trained, config = model.trained, model.config
     source = open_source(training_cells, layer=config.data.layer, schema=model.schema, missing_labels="unlabelled")
     with tempfile.TemporaryDirectory() as directory:
-        encoded = encoded_blocks(sampler.vae, source, use_attributes=True)
+        encoded = encoded_blocks(trained.vae, source, use_attributes=True)
         store = LatentStore.write(directory, encoded, source.n_cells)
         started = time.perf_counter()
-        fitted = fit_to_prior(sampler.prior, store, config.prior, config.seed)
+        fitted = fit_to_prior(trained.prior, store, config.prior, config.seed)
     print(f"{training_cells.parent.name}: fitted in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    model._sampler = dataclasses.replace(sampler, few_step=fitted)
+    return ScLDM.of(dataclasses.replace(trained, few_step=fitted))
 
 
 def rows_of(run: Path, n_cells: int, n_splits: int, guidance: float, fit_anew: bool) -> list[list[str]]:
     """Compare the solvers on one data set."""
     model = ScLDM.load(run / "model", "cpu")
     if fit_anew:
-        refit(model, run / "train.h5ad")
+        model = refitted(model, run / "train.h5ad")
     names, layer = model.schema.categorical_names, model.config.data.layer
     train, held_out = (ad.read_h5ad(run / f"{name}.h5ad") for name in ("train", "held_out"))
     chosen = np.sort(np.resize(np.random.default_rng(0).permutation(train.n_obs), n_cells))

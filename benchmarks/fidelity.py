@@ -22,11 +22,11 @@ from typing import Any
 import torch
 from targets import Target, check
 
-from scldm.commands.benchmark import benchmark, complete_config
-from scldm.commands.markdown import figure_table, markdown_table
+from scldm.benchmark import benchmark, complete_config
 from scldm.config import RunConfig, load_config
 from scldm.evaluation import EvaluationReport
 from scldm.evaluation.baselines.scvi import is_installed
+from scldm.evaluation.markdown import figure_table, markdown_table
 
 SYSTEMS = ("ceiling", "scldm", "autoencoder", "memoriser", "independent_nb", "pca_gaussian", "scvi")
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 from scldm.errors import UserError
@@ -23,6 +23,7 @@ __all__ = [
     "check_directory_can_be_made",
     "check_file_can_be_made",
     "check_is_another_file",
+    "holds_only",
     "write_text",
 ]
 
@@ -126,9 +127,7 @@ def check_is_another_file(path: Path, data: Path | None) -> None:
         raise UserError(f"'{path}' is the file that is read; write to another.")
 
 
-def check_directory_can_be_made(
-    path: Path, overwrite: bool, *, what: str, is_ours: Callable[[Path], bool], empty_is_ours: bool = True
-) -> None:
+def check_directory_can_be_made(path: Path, overwrite: bool, *, what: str, is_ours: Callable[[Path], bool]) -> None:
     """Ask, before work that takes long, whether a directory can be made.
 
     Parameters
@@ -138,11 +137,9 @@ def check_directory_can_be_made(
     overwrite
         Whether one that was made by the same command may be replaced.
     what
-        What it will hold, such as "an evaluation".
+        What it will be, such as "an evaluation".
     is_ours
-        Tells whether an existing directory holds that and nothing else; any other is never replaced.
-    empty_is_ours
-        Whether an empty directory counts as one that was made by the same command.
+        Tells whether an existing directory is one and nothing else; any other that is not empty is never replaced.
 
     Raises
     ------
@@ -152,12 +149,19 @@ def check_directory_can_be_made(
     if path.exists() and not path.is_dir():
         raise UserError(f"'{path}' is a file; name a directory for {what}.")
     if path.exists():
-        is_empty = not any(path.iterdir())
-        if not (is_empty and empty_is_ours) and not is_ours(path):
-            raise UserError(f"'{path}' exists and holds other things than {what}; name another directory.")
+        if any(path.iterdir()) and not is_ours(path):
+            raise UserError(
+                f"'{path}' exists and is not {what}, or holds other things, too; it will not be overwritten: name "
+                "another directory."
+            )
         if not overwrite:
             raise UserError(f"'{path}' exists already; pass --overwrite (in Python: overwrite=True) to replace it.")
     _check_parent(path, "made")
+
+
+def holds_only(names: Set[str]) -> Callable[[Path], bool]:
+    """Return a test whether a directory holds nothing but what is named; for :func:`check_directory_can_be_made`."""
+    return lambda directory: {p.name for p in directory.iterdir()} <= names
 
 
 def _check_parent(path: Path, verb: str) -> None:

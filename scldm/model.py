@@ -10,32 +10,27 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float32
 
-import scldm
 from scldm.config import DataConfig, RunConfig
 from scldm.data.opening import open_source
 from scldm.data.schema import DatasetSchema
 from scldm.data.source import CellSource
 from scldm.errors import UserError
-from scldm.generation.request import CHUNK_CELLS, Conditions, GenerationRequest
-from scldm.generation.sampler import Sampler
-from scldm.generation.writer import CellsHeader, collect_cells, write_cells
-from scldm.model_directory import StoredModel, TrainingSummary, model_hash, read_model, write_model
-from scldm.networks import build_prior, build_vae, dispersion_attribute, parameter_counts
-from scldm.prior.dit import DiT
-from scldm.prior.few_step import FewStepSolvers, collect_few_step
+from scldm.generation.conditions import Conditions
+from scldm.generation.header import CellsHeader
+from scldm.generation.request import GenerationRequest
+from scldm.generation.sampler import check_solver_is_fitted, generate
+from scldm.generation.writer import collect_cells, write_cells
 from scldm.prior.guidance import Guidance
-from scldm.prior.latents import LatentStatistics
+from scldm.run import identity, split_source, train_model
+from scldm.storage.directory import read_model, write_model
+from scldm.tasks.cells import open_aligned
+from scldm.tasks.representation import ENCODE_BATCH, encode
+from scldm.trained import TrainedModel, TrainingSummary, parameter_counts
 from scldm.training.loop import make_accelerator
-from scldm.training.run import ENCODE_BATCH, encoded_blocks, split_source, train_networks
-from scldm.training.stages import load_network, network_tensors
-from scldm.training.tracking import MetricsLog
-from scldm.training.workspace import open_workspace
-from scldm.vae.model import VAE
 
 __all__ = ["ScLDM"]
 
@@ -100,9 +95,7 @@ class ScLDM:
             keep_columns=() if data.group_by is None else (data.group_by,),
         )
         self.schema: DatasetSchema = self._source.schema
-        self.training_summary: TrainingSummary | None = None
-        self._sampler: Sampler | None = None
-        self._metrics = ""
+        self._trained: TrainedModel | None = None
 
     @classmethod
     def from_config(cls, config: RunConfig) -> ScLDM:
@@ -116,7 +109,19 @@ class ScLDM:
     @property
     def is_trained(self) -> bool:
         """Whether cells can be sampled."""
-        return self._sampler is not None
+        return self._trained is not None
+
+    @property
+    def trained(self) -> TrainedModel:
+        """The trained model, which tasks take; raises ``UserError`` before :meth:`train`."""
+        if self._trained is None:
+            raise UserError("this model has not been trained yet; call train() first, or ScLDM.load() a trained one.")
+        return self._trained
+
+    @property
+    def training_summary(self) -> TrainingSummary | None:
+        """How the model was trained; None before."""
+        return None if self._trained is None else self._trained.summary
 
     # ---------------------------------------------------------------------------------------------- training
 
@@ -156,26 +161,12 @@ class ScLDM:
             with tempfile.TemporaryDirectory(prefix="scldm-") as temporary:
                 return self.train(temporary, accelerator=accelerator, on_step=on_step)
         accelerator = accelerator or make_accelerator(self.config.precision)
-        work = Path(directory)
-        open_workspace(work, self.identity(), accelerator)
-        log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, self.config)
-        trained = train_networks(self._source, self.config, work, log, accelerator, on_step)
-        log.close()
-        self._set_networks(trained.vae, trained.prior, trained.statistics, accelerator.device, trained.few_step)
-        self._metrics = (work / "metrics.jsonl").read_text() if accelerator.is_main_process else ""
-        self.training_summary = TrainingSummary(
-            n_training_cells=trained.n_training_cells,
-            n_validation_cells=trained.n_validation_cells,
-            processes=accelerator.num_processes,
-            device=str(accelerator.device),
-            vae=trained.vae_summary,
-            prior=trained.prior_summary,
-        )
-        return self.training_summary
+        self._trained = train_model(self._source, self.config, Path(directory), accelerator, on_step)
+        return self._trained.summary
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the outcome of a training, as JSON."""
-        return {"config": self.config.to_dict(), "schema": self.schema.to_dict()}
+        return identity(self.config, self.schema)
 
     def check_split(self) -> None:
         """Raise ``UserError`` if the labels allow no split into training and validation cells, as training would."""
@@ -215,8 +206,7 @@ class ScLDM:
             self.schema, n_cells, conditions=conditions, depth=depth, genes=genes, guidance=guidance,
             solver=solver, steps=steps, seed=seed,
         )  # fmt: skip
-        self._trained().check(request)
-        return collect_cells(self.header(request), self._trained().blocks(request, batch_size))
+        return collect_cells(CellsHeader.of(self.trained, request), generate(self.trained, request, batch_size))
 
     def sample_to_file(
         self,
@@ -245,36 +235,14 @@ class ScLDM:
         on_cells
             Called with the number of new cells after every batch.
         """
-        self._trained().check(request)
+        check_solver_is_fitted(self.trained, request)
         rank, world_size = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-        blocks = self._trained().blocks(request, batch_size, rank=rank, world_size=world_size, on_cells=on_cells)
+        blocks = generate(self.trained, request, batch_size, rank=rank, world_size=world_size, on_cells=on_cells)
         if rank == 0:
-            write_cells(Path(path), self.header(request), blocks, overwrite)
+            write_cells(Path(path), CellsHeader.of(self.trained, request), blocks, overwrite)
         else:
             for _ in blocks:
                 pass
-
-    def header(self, request: GenerationRequest) -> CellsHeader:
-        """Everything of a generated file but its counts."""
-        genes = self.schema.genes if request.genes is None else tuple(self.schema.genes[i] for i in request.genes)
-        guidance, first_cell = request.guidance.to_dict(), request.first_chunk * CHUNK_CELLS
-        uns = {
-            "version": scldm.__version__,
-            "model_hash": self.hash(),
-            "conditions": ",".join(request.given),
-            "depth": "generated" if request.depth is None else "given",
-            "guidance_mode": guidance["mode"],
-            "guidance": guidance["scales"],
-            "solver": request.solver,
-            "steps": request.steps,
-            "seed": request.seed,
-            "n_cells": request.n_cells,
-            "first_cell": first_cell,
-        }
-        vae = self.config.vae
-        obs = request.requested_obs(self.schema)
-        obs.index = pd.Index([f"generated_{first_cell + i}" for i in range(request.n_cells)])
-        return CellsHeader(obs, genes, vae.n_latents * vae.latent_channels, uns)
 
     def get_latent_representation(
         self, adata: ad.AnnData | str | os.PathLike[str], *, layer: str | None = None, batch_size: int = ENCODE_BATCH
@@ -284,22 +252,13 @@ class ScLDM:
         Genes are aligned by name. Attributes are not needed, and not used where they are there: what two cells with the
         same counts are encoded into is the same.
         """
-        return self.encode(self.open_aligned(adata, layer=layer), batch_size)
-
-    def encode(self, source: CellSource, batch_size: int = ENCODE_BATCH) -> Float32[np.ndarray, "cells state"]:
-        """Encode cells that :meth:`open_aligned` opened; see :meth:`get_latent_representation`."""
-        vae = self._trained().vae
-        return np.concatenate([block.mean for block in encoded_blocks(vae, source, batch_size, use_attributes=False)])
-
-    def open_aligned(self, adata: ad.AnnData | str | os.PathLike[str], *, layer: str | None = None) -> CellSource:
-        """Read cells in the gene order of this model; see ``source.coverage`` for how many genes they share."""
-        return open_source(adata, layer=layer, schema=self.schema, missing_labels="unlabelled")
+        return encode(self.trained, open_aligned(self.trained, adata, layer=layer), batch_size)
 
     # ---------------------------------------------------------------------------------------------- saving
 
     def save(self, directory: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the model directory: weights, schema, configuration, metrics and model card; whole or not at all."""
-        write_model(Path(directory), self._stored(), overwrite=overwrite)
+        write_model(Path(directory), self.trained, overwrite=overwrite)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str], device: str | torch.device | None = None) -> ScLDM:
@@ -319,78 +278,22 @@ class ScLDM:
         """
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        stored = read_model(Path(directory))
+        return cls.of(read_model(Path(directory), device))
+
+    @classmethod
+    def of(cls, trained: TrainedModel) -> ScLDM:
+        """Wrap a trained model."""
         model = cls.__new__(cls)
-        model.config, model.schema, model.training_summary = stored.config, stored.schema, stored.summary
-        model._source, model._metrics = None, stored.metrics
-        vae, prior = build_vae(model.config, model.schema), build_prior(model.config, model.schema)
-        prior_weights = dict(stored.prior_weights)
-        moments = []
-        for name in ("latent_mean", "latent_std"):
-            if name not in prior_weights:
-                raise UserError(f"'{directory}' is damaged: prior.safetensors has no latent statistics ({name}).")
-            moments.append(prior_weights.pop(name))
-            if moments[-1].shape != (prior.state_size - 1,):
-                raise UserError(
-                    f"'{directory}' is damaged: {name} in prior.safetensors has shape {tuple(moments[-1].shape)}, the "
-                    f"configuration asks for {(prior.state_size - 1,)}."
-                )
-        try:
-            few_step = collect_few_step(prior_weights, prior.state_size)
-        except ValueError as error:
-            raise UserError(f"'{directory}' is damaged: {error} in prior.safetensors.") from error
-        load_network(vae, stored.vae_weights, f"'{directory}/vae.safetensors'")
-        load_network(prior, prior_weights, f"'{directory}/prior.safetensors'")
-        model._set_networks(vae, prior, LatentStatistics(moments[0], moments[1]), device, few_step)
+        model.config, model.schema, model._source, model._trained = trained.config, trained.schema, None, trained
         return model
 
     def hash(self) -> str:
         """Fingerprint of weights, architecture and schema, 16 hexadecimal digits, written into generated files."""
-        return model_hash(self._stored())
-
-    def _stored(self) -> StoredModel:
-        sampler = self._trained()
-        assert self.training_summary is not None
-        others = {"latent_mean": sampler.statistics.mean.cpu(), "latent_std": sampler.statistics.std.cpu()}
-        for (_, kind), solver in sampler.few_step.items():
-            others |= solver.tensors(kind)
-        return StoredModel(
-            config=self.config,
-            schema=self.schema,
-            summary=self.training_summary,
-            vae_weights=network_tensors(sampler.vae),
-            prior_weights=network_tensors(sampler.prior) | others,
-            metrics=self._metrics,
-        )
+        return self.trained.fingerprint()
 
     def parameter_counts(self) -> dict[str, int]:
         """Count the weights of each stage, ``vae`` and ``prior``."""
         return parameter_counts(self.config, self.schema)
-
-    # ---------------------------------------------------------------------------------------------- parts
-
-    def _set_networks(
-        self,
-        vae: VAE,
-        prior: DiT,
-        statistics: LatentStatistics,
-        device: str | torch.device,
-        few_step: FewStepSolvers,
-    ) -> None:
-        self._sampler = Sampler(
-            vae=vae.to(device).eval().requires_grad_(False),
-            prior=prior.to(device).eval().requires_grad_(False),
-            statistics=LatentStatistics(statistics.mean.to(device), statistics.std.to(device)),
-            depth=self.schema.depth,
-            attribute_names=self.schema.attribute_names,
-            dispersion_attribute=dispersion_attribute(self.config, self.schema),
-            few_step={key: solver.to(device) for key, solver in few_step.items()},
-        )
-
-    def _trained(self) -> Sampler:
-        if self._sampler is None:
-            raise UserError("this model has not been trained yet; call train() first, or ScLDM.load() a trained one.")
-        return self._sampler
 
 
 def _names(names: Sequence[str]) -> tuple[str, ...]:

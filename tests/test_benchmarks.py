@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scldm.commands.benchmark import complete_config
+from scldm.benchmark import complete_config
 from scldm.config import RunConfig
 from scldm.evaluation import EvaluationReport, FigureValues, GeneOverlap, LabelFidelity, Value
 

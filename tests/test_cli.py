@@ -12,7 +12,8 @@ import pytest
 
 import scldm
 from scldm import cli
-from scldm.cli import COMMANDS, main
+from scldm.cli import main
+from scldm.commands import COMMANDS, command
 from scldm.config import RunConfig
 from scldm.errors import UserError
 
@@ -60,7 +61,7 @@ def test_help_of_a_command_mentions_and_explains_every_option(name, capsys, monk
     monkeypatch.setenv("COLUMNS", "160")
     out = shown([name, "--help"], capsys)
     words = out.replace("│", " ").split()
-    for option in options_of(COMMANDS[name]):
+    for option in options_of(command(name)):
         # A flag that is on by default is offered as the flag that turns it off.
         section, _, field = option.rpartition(".")
         assert option in words or f"{section}.no-{field}" in words, option
@@ -110,7 +111,7 @@ def failing(error):
     ],
 )
 def test_errors_that_are_not_ours_to_mend_are_sentences(error, status, printed, monkeypatch, capsys):
-    monkeypatch.setitem(COMMANDS, "info", failing(error))
+    monkeypatch.setattr("scldm.cli.command", lambda name: failing(error))
     with pytest.raises(SystemExit) as stop:
         main(["info"])
     assert stop.value.code == status
@@ -122,7 +123,7 @@ def test_errors_that_are_not_ours_to_mend_are_sentences(error, status, printed, 
 
 @pytest.mark.parametrize("error", [RuntimeError("a mistake of ours"), ValueError("of ours"), KeyError("ours")])
 def test_our_own_mistakes_keep_their_traceback(error, monkeypatch):
-    monkeypatch.setitem(COMMANDS, "info", failing(error))
+    monkeypatch.setattr("scldm.cli.command", lambda name: failing(error))
     with pytest.raises(type(error)):
         main(["info"])
 
@@ -137,7 +138,7 @@ def test_warnings_are_sentences_and_the_filters_are_left_as_they_were(monkeypatc
                 warnings.warn("something\nmatters", UserWarning, stacklevel=1)
             warnings.warn("will change", FutureWarning, stacklevel=1)
 
-    monkeypatch.setitem(COMMANDS, "info", Warns)
+    monkeypatch.setattr("scldm.cli.command", lambda name: Warns)
     before = warnings.showwarning, list(warnings.filters)
     main(["info"])
     assert capsys.readouterr().err == "scldm: warning: Something matters.\n"

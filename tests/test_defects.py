@@ -20,14 +20,15 @@ from scldm.data.batch import CellBatch
 from scldm.data.sampler import EpochOrder
 from scldm.errors import UserError
 from scldm.evaluation.distances import median_bandwidth, mmd2
+from scldm.generation import sampler
 from scldm.generation.request import CHUNK_CELLS, GenerationRequest
 from scldm.model import ScLDM
-from scldm.networks import build_prior
 from scldm.nn.embeddings import SinusoidalTime
 from scldm.nn.objective import step_generator
 from scldm.prior.guidance import Guidance
 from scldm.prior.latents import LatentBatch, LatentStatistics
 from scldm.prior.objective import PriorObjective
+from scldm.trained import build_prior
 from scldm.training.checkpoint import load_checkpoint
 from scldm.training.loop import learning_rate_factor
 from scldm.vae.model import VAE
@@ -43,9 +44,9 @@ def relative_change(before: torch.Tensor, after: torch.Tensor) -> float:
 def network_rows(trained, monkeypatch) -> list[int]:
     """Rows of every call of the prior network."""
     rows: list[int] = []
-    forward = type(trained._trained().prior).forward
+    forward = type(trained.trained.prior).forward
     monkeypatch.setattr(
-        type(trained._trained().prior),
+        type(trained.trained.prior),
         "forward",
         lambda self, state, *rest: rows.append(len(state)) or forward(self, state, *rest),
     )
@@ -86,7 +87,7 @@ def test_samples_come_from_the_online_weights(tmp_path):
     model = tiny.tiny_model(RunConfig(**{**vars(plain), "vae_training": stage, "prior_training": stage}))
     model.train(tmp_path, accelerator=Accelerator(cpu=True))
     model.save(tmp_path / "model")
-    for name, network in (("vae", model._trained().vae), ("prior", model._trained().prior)):
+    for name, network in (("vae", model.trained.vae), ("prior", model.trained.prior)):
         last = load_checkpoint(tmp_path / f"{name}-checkpoint")
         saved = load_file(tmp_path / "model" / f"{name}.safetensors")
         for key, parameter in network.named_parameters():
@@ -108,7 +109,7 @@ def test_whole_trajectory_is_kept_in_memory(trained, monkeypatch):
     """States in between must be freed: only a few are alive at any time, however many steps there are."""
     alive: list[weakref.ref] = []
     most = 0
-    prior = trained._trained().prior
+    prior = trained.trained.prior
     forward = type(prior).forward
 
     def spying(self, state, *rest):
@@ -182,7 +183,7 @@ def test_scales_of_two_attributes_are_averaged(trained):
 def test_evaluation_is_random(trained):
     """In evaluation mode, the networks give the same for the same, and sampling touches no global randomness."""
     batch = tiny.tiny_model()._source.batch(np.arange(10))
-    vae = trained._trained().vae
+    vae = trained.trained.vae
     assert torch.equal(vae.encode(batch).mean, vae.encode(batch).mean)
     first = generate(trained, conditions=BOTH)
     torch.manual_seed(123)
@@ -250,7 +251,7 @@ def test_training_needs_a_gpu(layout):
     )
     model = tiny.tiny_model(config)
     summary = model.train(accelerator=Accelerator(cpu=True))
-    first = json.loads(model._metrics.splitlines()[0])
+    first = json.loads(model.trained.metrics.splitlines()[0])
     assert summary.device == "cpu"
     assert summary.vae["best_loss"] < first["train_loss"]
 
@@ -311,18 +312,22 @@ def test_unknown_labels_and_genes_are_masked_silently(trained):
 def test_processes_do_the_same_work_and_race_for_one_file(trained, monkeypatch):
     """Ranks generate different chunks, every chunk once, and only the first one writes."""
     chunks: dict[int, list[int]] = {0: [], 1: []}
-    sampler = trained._trained()
-    block = type(sampler)._block
+    block = sampler._block
 
     for rank in chunks:
         with monkeypatch.context() as patch:
             patch.setattr("scldm.generation.sampler._gather", lambda own, rank, _: [own] if rank == 0 else [])
             patch.setattr(
-                type(sampler),
+                sampler,
                 "_block",
-                lambda self, request, numbers, rank=rank: chunks[rank].extend(numbers) or block(self, request, numbers),
+                lambda model, request, numbers, rank=rank: (
+                    chunks[rank].extend(numbers) or block(model, request, numbers)
+                ),
             )
             request = GenerationRequest.build(trained.schema, 5 * CHUNK_CELLS, steps=1)
-            written = sum(b.counts.shape[0] for b in sampler.blocks(request, CHUNK_CELLS, rank=rank, world_size=2))
+            written = sum(
+                b.counts.shape[0]
+                for b in sampler.generate(trained.trained, request, CHUNK_CELLS, rank=rank, world_size=2)
+            )
         assert written == (3 * CHUNK_CELLS if rank == 0 else 0)
     assert chunks == {0: [0, 2, 4], 1: [1, 3]}

@@ -16,7 +16,7 @@ from scldm.config import DataConfig, RunConfig
 from scldm.errors import UserError
 from scldm.model import ScLDM
 from scldm.prior.latents import LatentStore
-from scldm.training.run import split_source
+from scldm.run import split_source
 
 FAST = {"steps": 2}
 
@@ -102,7 +102,7 @@ def test_summary_tells_what_was_done(trained):
 
 
 def test_training_lowers_both_losses(trained):
-    lines = [json.loads(line) for line in trained._metrics.splitlines()]
+    lines = [json.loads(line) for line in trained.trained.metrics.splitlines()]
     for stage, factor in (("vae", 0.97), ("prior", 1.0)):
         losses = [line["validation_loss"] for line in lines if line["stage"] == stage]
         assert min(losses) < factor * losses[0]
@@ -126,7 +126,7 @@ def test_few_step_solver_is_fitted_once(trained_run):
     again = tiny.tiny_model()
     again.train(directory, accelerator=Accelerator(cpu=True))
     assert path.stat().st_mtime_ns == before
-    ours, theirs = (m._trained().few_step for m in (again, model))
+    ours, theirs = (m.trained.few_step for m in (again, model))
     assert sorted(ours) == sorted(theirs) == [(4, "guided"), (4, "plain")]
     assert all(torch.equal(ours[key].weights, theirs[key].weights) for key in ours)
 
@@ -153,9 +153,9 @@ def test_prior_starts_from_the_latents_of_the_saved_autoencoder(trained_run):
     stored = LatentStore(directory / "latents-training").cells
     batch = training.batch(np.arange(training.n_cells))
     # What is told to the encoder moves the latents; users' latents do without.
-    hidden, _ = trained._trained().vae.encode_arrays(batch.hide_attributes())
+    hidden, _ = trained.trained.vae.encode_arrays(batch.hide_attributes())
     assert np.abs(hidden - stored.mean).max() > 1e-3
-    mean, _ = trained._trained().vae.encode_arrays(batch)
+    mean, _ = trained.trained.vae.encode_arrays(batch)
     np.testing.assert_allclose(stored.mean, mean, atol=1e-5)
     np.testing.assert_array_equal(stored.categorical, batch.categorical)
     scores = trained.schema.depth.to_normal(batch.library_size.numpy())

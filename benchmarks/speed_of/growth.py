@@ -79,7 +79,7 @@ def measure_growth_with_cells(settings: Settings, job: Job, memory: Memory) -> d
 
 def measure_growth_with_steps(settings: Settings, job: Job, memory: Memory) -> dict[str, Any]:
     memory.start()
-    field, state = our_field(settings, load_model(settings, job.genes)._trained().prior, job.batch)
+    field, state = our_field(settings, load_model(settings, job.genes).trained.prior, job.batch)
     at, seconds = [5, 10, 25, 50], []
     with torch.inference_mode():
         field(state, 0.5)

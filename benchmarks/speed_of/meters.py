@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from scldm.config import RunConfig, TrainingConfig
 from scldm.data.source import CellSource
 from scldm.nn.objective import Objective, step_generator
+from scldm.tasks.representation import encoded_blocks
 from scldm.training.loop import make_accelerator, train_stage
-from scldm.training.run import encoded_blocks
 from scldm.training.tracking import MetricsLog
 from scldm.vae.model import VAE
 from speed_of.job import Settings

@@ -17,15 +17,15 @@ from scldm.data import CellDataset
 from scldm.data.source import CellSource
 from scldm.generation.request import GenerationRequest
 from scldm.model import ScLDM
-from scldm.networks import build_prior, build_vae
 from scldm.prior.dit import DiT
 from scldm.prior.few_step import KINDS, FewStepSolver
 from scldm.prior.guidance import Guidance, guided_field
 from scldm.prior.latents import LatentStore
 from scldm.prior.objective import PriorObjective
 from scldm.prior.solvers import Velocity, heun, time_grid
+from scldm.tasks.representation import encoded_blocks
+from scldm.trained import build_prior, build_vae
 from scldm.training.loop import make_accelerator
-from scldm.training.run import encoded_blocks
 from scldm.vae.objective import VAEObjective
 from speed_of.cells import open_cells, our_config
 from speed_of.job import CONDITION, GUIDANCE, Job, Settings
@@ -105,10 +105,9 @@ def prepare_our_model(settings: Settings, job: Job, memory: Memory) -> dict[str,
 
 
 def load_model(settings: Settings, genes: int) -> ScLDM:
-    model = ScLDM.load(settings.model(genes), settings.device)
-    sampler = model._trained()
-    model._sampler = dataclasses.replace(sampler, few_step={(4, kind): FewStepSolver.midpoint(4) for kind in KINDS})
-    return model
+    trained = ScLDM.load(settings.model(genes), settings.device).trained
+    few_step = {(4, kind): FewStepSolver.midpoint(4) for kind in KINDS}
+    return ScLDM.of(dataclasses.replace(trained, few_step=few_step))
 
 
 def our_request(model: ScLDM, n_cells: int, solver: str) -> GenerationRequest:
@@ -148,7 +147,7 @@ def our_field(settings: Settings, prior: DiT, n_cells: int) -> tuple[Velocity, T
 
 def measure_our_latents(settings: Settings, job: Job, memory: Memory) -> dict[str, Any]:
     memory.start()
-    prior = load_model(settings, job.genes)._trained().prior
+    prior = load_model(settings, job.genes).trained.prior
     field, state = our_field(settings, prior, job.batch)
 
     @torch.inference_mode()

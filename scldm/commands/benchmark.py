@@ -1,290 +1,67 @@
-"""``scldm benchmark``: hold cells out, train ours and the baselines on the rest, judge all of them in one run."""
+"""``scldm benchmark``: hold cells out, train on the rest, and judge ours beside every baseline."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-import anndata as ad
-import numpy as np
-import pandas as pd
-import torch
-from accelerate import Accelerator
-from safetensors import SafetensorError
+from tyro.conf import Positional, UseAppendAction, arg
 
-import scldm
-from scldm.commands.evaluate import read_h5ad, write_report
-from scldm.commands.markdown import figure_table
-from scldm.commands.output import check_result_directory
-from scldm.config import RunConfig
-from scldm.data.counts import find_counts, read_counts
-from scldm.data.split import split_cells
-from scldm.errors import UserError, nearest_names
-from scldm.evaluation import EvaluationReport, evaluate
-from scldm.evaluation.baselines import joint_labels
-from scldm.evaluation.baselines.scvi import SCVI, is_installed
-from scldm.evaluation.cells import read_cells
-from scldm.evaluation.fidelity import MIN_CELLS
-from scldm.generation.reconstruct import reconstruct
-from scldm.generation.request import GenerationRequest
-from scldm.model import ScLDM
-from scldm.model_directory import TrainingSummary
-from scldm.training.checkpoint import atomic_directory
-from scldm.training.loop import make_accelerator
-from scldm.training.workspace import open_workspace
+from scldm.commands.options import flat
 
-__all__ = ["FILES", "benchmark", "complete_config"]
-
-FILES = {
-    "model",
-    "cells.h5ad",
-    "train.h5ad",
-    "held_out.h5ad",
-    "metrics.json",
-    "report.html",
-    "figure.png",
-    "table.md",
-    "summary.json",
-}
+__all__ = ["Benchmark"]
 
 
-@dataclass
-class _Clock:
-    """Seconds that each part of a benchmark took."""
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Hold cells out, train on the rest, and judge scldm beside every baseline, all in one run."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """The .h5ad with UMI counts."""
+    output: Path
+    """Directory for the model, the cells, the report and the tables."""
+    condition: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="COLUMN ...")] = ()
+    """Categorical obs columns to train on and to judge; the first stratifies the split. By default from --config."""
+    continuous: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="COLUMN ...")] = ()
+    """Continuous obs columns to train on."""
+    group_by: str | None = None
+    """Obs column (for instance donor) whose groups are never split between training, validation and held-out cells."""
+    layer: str | None = None
+    """Layer that holds the counts; by default X."""
+    fraction: float = 0.3
+    """Share of the cells to hold out."""
+    config: Path | None = None
+    """Configuration that says how to train; by default all defaults."""
+    scvi: Literal["auto", "yes", "no"] = "auto"
+    """Whether scVI is one of the baselines; auto: if scvi-tools is installed."""
+    seed: int | None = None
+    """Seed of the split, the training, the sampling and the judging; by default that of the configuration."""
+    max_cells: int = 5000
+    """Most cells per side of a comparison."""
+    embedding: Literal["umap", "pca"] = "umap"
+    """Picture of the cells in report.html; pca takes no time."""
+    device: Literal["auto", "cpu"] = "auto"
+    """cpu: leave a GPU alone."""
+    overwrite: bool = False
+    """Replace an earlier benchmark, or an unfinished one of another configuration."""
 
-    @contextmanager
-    def time(self, part: str) -> Iterator[None]:
-        """Measure a part, and say so when it is done."""
-        started = time.perf_counter()
-        yield
-        self.seconds[part] = round(time.perf_counter() - started, 2)
-        print(f"{part.replace('_', ' ')}: {self.seconds[part]:.0f} s", file=sys.stderr)
+    def run(self) -> None:
+        """Run the benchmark, print its table and say what it wrote."""
+        from scldm.benchmark import FILES, benchmark
+        from scldm.config import load_config
 
-
-def benchmark(
-    data: Path,
-    output: Path,
-    *,
-    conditions: Sequence[str] = (),
-    continuous: Sequence[str] = (),
-    group_by: str | None = None,
-    layer: str | None = None,
-    fraction: float = 0.3,
-    config: RunConfig | None = None,
-    scvi: Literal["auto", "yes", "no"] = "auto",
-    seed: int | None = None,
-    max_cells: int = 5000,
-    embedding: Literal["umap", "pca"] = "umap",
-    cpu: bool = False,
-    overwrite: bool = False,
-) -> EvaluationReport:
-    """Split a data set, train on one part, and judge what is generated by the other.
-
-    The generators are ``scldm`` (as many cells as there are training cells, with their conditions) and ``autoencoder``
-    (the training cells encoded, decoded and their counts drawn anew at their own depth); ``scvi`` is a baseline. The
-    ceiling, the other baselines and the memoriser come from `scldm.evaluate`.
-
-    Parameters
-    ----------
-    data
-        ``.h5ad`` with UMI counts.
-    output
-        Directory to make; it appears when everything is done. Until then the training is in ``OUTPUT.training``, and
-        the same call continues one that was stopped. It holds ``model/``, the generated cells (``cells.h5ad``), the two
-        parts of the data (``train.h5ad``, ``held_out.h5ad``), ``metrics.json``, ``report.html``, ``figure.png``,
-        ``table.md`` and ``summary.json`` (sizes, seconds, configuration).
-    conditions, continuous
-        Columns of ``obs`` to train on and, the categorical ones, to judge; by default those of `config`. The first
-        stratifies the split.
-    group_by
-        Column of ``obs`` whose groups (donors) are neither split between training and held-out cells nor, in
-        training, between training and validation.
-    layer
-        Layer with the counts; None is that of `config`, by default ``X``.
-    fraction
-        Share of the cells to hold out.
-    config
-        How to train; None takes the defaults.
-    scvi
-        ``auto`` compares with scVI where scvi-tools is installed.
-    seed
-        Of the split, the training, the sampling and the judging; None takes that of `config`.
-    max_cells
-        Most cells per side of a comparison.
-    embedding
-        Picture of the cells in the report.
-    cpu
-        Leave a GPU alone.
-    overwrite
-        Replace an earlier benchmark, or an unfinished one of another configuration.
-
-    Returns
-    -------
-    EvaluationReport
-
-    Raises
-    ------
-    UserError
-        If the data cannot be trained on or judged, or `output` is in the way.
-    """
-    check_result_directory(output, FILES, "a benchmark", overwrite)
-    if scvi == "yes" and not is_installed():
-        raise UserError('scVI is to be a baseline but scvi-tools is not installed: pip install "scldm[scvi]"')
-    config = complete_config(config or RunConfig(), conditions, continuous, group_by, layer, seed)
-    train, held_out = _split(data, config, fraction, max_cells)
-    model = ScLDM(train, config=config)
-    model.check_split()
-    wanted = train.obs[[*config.data.conditions, *config.data.continuous]]
-    attributes = wanted if len(wanted.columns) else None
-    GenerationRequest.build(model.schema, train.n_obs, conditions=attributes)  # refused now rather than later
-    accelerator = make_accelerator(config.precision, cpu=cpu)
-    work = output.with_name(output.name + ".training")
-    continuing = open_workspace(work, model.identity(), accelerator, overwrite)
-    print(
-        f"{train.n_obs:,} cells to train on, {held_out.n_obs:,} held out, {model.schema.n_genes:,} genes; "
-        f"{'continuing the training in' if continuing else 'training in'} {work} on {accelerator.device}",
-        file=sys.stderr,
-    )
-
-    clock = _Clock()
-    with clock.time("training"):
-        training = _train(model, work, accelerator, continuing)
-    generated = _generate(model, train, attributes, clock)
-    with_scvi = scvi == "yes" or (scvi == "auto" and is_installed())
-    baselines = {"scvi": _scvi(train, config, clock)} if with_scvi else None
-    with clock.time("judging"):
-        report = evaluate(
-            held_out,
-            generated,
-            train=train,
-            baselines=baselines,
-            conditions=config.data.conditions,
-            layer=config.data.layer,
-            model=model,
-            seed=config.seed,
-            max_cells=max_cells,
+        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        config, device = options.pop("config"), options.pop("device")
+        report = benchmark(
+            options.pop("data"),
+            options.pop("output"),
+            conditions=flat("--condition", options.pop("condition")),
+            continuous=flat("--continuous", options.pop("continuous")),
+            config=None if config is None else load_config(config),
+            cpu=device == "cpu",
+            **options,
         )
-    summary = {
-        "data": data.name,
-        "version": scldm.__version__,
-        "n_training_cells": train.n_obs,
-        "n_held_out_cells": held_out.n_obs,
-        "n_genes": model.schema.n_genes,
-        "fraction": fraction,
-        "group_by": config.data.group_by,
-        "seconds": clock.seconds,
-        "continued": continuing,
-        "threads": torch.get_num_threads(),
-        "device": str(accelerator.device),
-        "training": dataclasses.asdict(training),
-        "config": config.to_dict(),
-    }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(output, overwrite=True) as partial:
-        model.save(partial / "model")
-        for name, cells in (("cells", generated["scldm"]), ("train", train), ("held_out", held_out)):
-            cells.write_h5ad(partial / f"{name}.h5ad")
-        write_report(report, partial, embedding)
-        (partial / "table.md").write_text(figure_table({data.stem: report}, list(report.systems)), encoding="utf-8")
-        (partial / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(work)
-    return report
-
-
-def _generate(model: ScLDM, train: ad.AnnData, attributes: pd.DataFrame | None, clock: _Clock) -> dict[str, ad.AnnData]:
-    """Generate as many cells as there are training cells, with their attributes, by ours and its autoencoder."""
-    config = model.config
-    generated: dict[str, ad.AnnData] = {}
-    with clock.time("sampling"):
-        generated["scldm"] = model.sample(train.n_obs, conditions=attributes, seed=config.seed)
-    with clock.time("autoencoder"):
-        generated["autoencoder"] = reconstruct(model, train, layer=config.data.layer, seed=config.seed)
-    return generated
-
-
-def complete_config(
-    config: RunConfig,
-    conditions: Sequence[str],
-    continuous: Sequence[str],
-    group_by: str | None,
-    layer: str | None,
-    seed: int | None,
-) -> RunConfig:
-    """Put what was asked for into the configuration; the cells are in memory, whatever it says."""
-    data = dataclasses.replace(
-        config.data,
-        path=None,
-        backed=False,
-        conditions=tuple(conditions) or config.data.conditions,
-        continuous=tuple(continuous) or config.data.continuous,
-        group_by=group_by or config.data.group_by,
-        layer=layer or config.data.layer,
-    )
-    return dataclasses.replace(config, data=data, seed=config.seed if seed is None else seed)
-
-
-def _split(path: Path, config: RunConfig, fraction: float, max_cells: int) -> tuple[ad.AnnData, ad.AnnData]:
-    """Split the cells, and refuse now what judging would refuse after the training."""
-    cells, data = read_h5ad(path), config.data
-    for column in (*data.conditions, *data.continuous, *([] if data.group_by is None else [data.group_by])):
-        if column not in cells.obs:
-            hint = nearest_names(column, cells.obs.columns) if len(cells.obs.columns) else "obs has no columns"
-            raise UserError(f"there is no obs column '{column}'; {hint}")
-    read_cells(cells, f"'{path}'", data.layer, data.conditions, optional=False)
-    if config.seed >= 2**32:
-        raise UserError(f"the seed is {config.seed}; to judge it must be below 2^32")
-    if max_cells < MIN_CELLS:
-        raise UserError(f"at most {max_cells} cells are to be compared; at least {MIN_CELLS} are needed")
-    train_rows, held_out_rows = split_cells(
-        cells.n_obs,
-        fraction=fraction,
-        seed=config.seed,
-        stratify_by=cells.obs[data.conditions[0]].to_numpy() if data.conditions else None,
-        group_by=None if data.group_by is None else cells.obs[data.group_by],
-    )
-    train, held_out = cells[train_rows].copy(), cells[held_out_rows].copy()
-    if held_out.n_obs < 2 * MIN_CELLS:
-        raise UserError(
-            f"only {held_out.n_obs} of {cells.n_obs} cells are held out, and half of them are judged by the others; "
-            f"at least {2 * MIN_CELLS} are needed, raise --fraction"
-        )
-    for part, name in ((train, "the training cells"), (held_out, "the held-out cells")):
-        # each has fewer cells than the file, and may hold too many labels for that
-        read_cells(part, name, data.layer, data.conditions, optional=False)
-    return train, held_out
-
-
-def _train(model: ScLDM, work: Path, accelerator: Accelerator, continuing: bool) -> TrainingSummary:
-    """Train in a directory from which the same command continues if it is stopped."""
-    try:
-        return model.train(work, accelerator=accelerator)
-    except UserError:
-        # Nothing there is worth continuing: it would stop at the same place.
-        if not continuing:
-            shutil.rmtree(work)
-        raise
-    except SafetensorError as error:
-        raise UserError(f"a file in '{work}' is damaged ({error}); delete the directory to start anew") from error
-
-
-def _scvi(train: ad.AnnData, config: RunConfig, clock: _Clock) -> ad.AnnData:
-    """Train scVI and generate as many cells as there are training cells, with their labels."""
-    labels = train.obs[list(config.data.conditions)].reset_index(drop=True)
-    counts = read_counts(train, config.data.layer)
-    with clock.time("scvi_training"):
-        fitted = SCVI.fit(counts, joint_labels(labels), seed=config.seed)
-    with clock.time("scvi_sampling"):
-        sampled, donors = fitted.sample(train.n_obs, np.random.default_rng(config.seed))
-    obs = labels.iloc[donors].set_axis([f"scvi_{i}" for i in range(len(donors))], axis=0)
-    genes: Any = find_counts(train, config.data.layer).genes
-    return ad.AnnData(sampled, obs=obs, var=pd.DataFrame(index=pd.Index(genes.astype(str))))
+        print(report.table())
+        print(f"\nwrote {', '.join(str(self.output / name) for name in sorted(FILES))}")

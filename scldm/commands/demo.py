@@ -6,18 +6,13 @@ import dataclasses
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from scldm.commands.evaluate import REPORT_FILES, write_report
-from scldm.commands.output import check_result_directory
 from scldm.config import DataConfig, RunConfig
-from scldm.data.demo import load_demo
-from scldm.data.split import split_cells
-from scldm.evaluation import evaluate
-from scldm.model import ScLDM
-from scldm.training.checkpoint import atomic_directory
+from scldm.files import atomic_directory, check_directory_can_be_made, holds_only
 
-__all__ = ["DEMO_CONFIG", "demo"]
+__all__ = ["DEMO_CONFIG", "Demo"]
 
 #: Every setting is the default, what the demo shows is what a user gets, but for one: the prior is trained on a quarter
 #: of the cells, so that all is over in two minutes. configs/demo.yaml is this, written out.
@@ -26,62 +21,72 @@ DEMO_CONFIG = RunConfig(
     prior_training=dataclasses.replace(RunConfig().prior_training, cells=128_000),
 )
 
-CONTENT = {"model", "cells.h5ad", "held_out.h5ad", "train.h5ad"} | REPORT_FILES
+FILES = {
+    "model",
+    "cells.h5ad",
+    "held_out.h5ad",
+    "train.h5ad",
+    "metrics.json",
+    "report.html",
+    "figure.png",
+}
 
 
-def demo(output: Path, *, seed: int = 0, overwrite: bool = False) -> None:
-    """Train on 70 % of the embedded cells, generate as many again, and judge them by the rest.
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Train on the embedded real cells, sample, evaluate: a few minutes on two CPU cores."""
 
-    Parameters
-    ----------
-    output
-        Directory to make: ``model/``, ``cells.h5ad``, ``train.h5ad``, ``held_out.h5ad``, ``metrics.json``,
-        ``report.html``, ``figure.png``.
-    seed
-        Of the split, the training and the sampling.
-    overwrite
-        Replace what an earlier demo left.
+    output: Path = Path("scldm-demo")
+    """Directory for the model, the cells, the metrics and a picture."""
+    seed: int = 0
+    """Seed of the split, the training and the sampling."""
+    overwrite: bool = False
+    """Replace what an earlier demo left."""
 
-    Raises
-    ------
-    UserError
-        If ``output`` is in the way.
-    """
-    check_result_directory(output, CONTENT, "a demo", overwrite)
-    config = dataclasses.replace(DEMO_CONFIG, seed=seed)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    cells = load_demo()
-    conditions = list(DEMO_CONFIG.data.conditions)
-    train_rows, held_out_rows = split_cells(
-        cells.n_obs, fraction=0.3, seed=seed, stratify_by=cells.obs["cell_type"].to_numpy()
-    )
-    train, held_out = cells[train_rows].copy(), cells[held_out_rows].copy()
-    _say(
-        f"{train.n_obs} cells to train on, {held_out.n_obs} held out, {cells.n_vars} genes; conditions: "
-        + ", ".join(conditions)
-    )
+    def run(self) -> None:
+        """Train on 70 % of the embedded cells, generate as many again, and judge them by the rest."""
+        from scldm.data.demo import load_demo
+        from scldm.data.split import split_cells
+        from scldm.evaluation import evaluate
+        from scldm.evaluation.results import write_results
+        from scldm.model import ScLDM
 
-    started = time.perf_counter()
-    model = ScLDM(train, config=config)
-    with tempfile.TemporaryDirectory(prefix="scldm-demo-") as work:
-        summary = model.train(work)
-    _say(
-        f"trained in {time.perf_counter() - started:.0f} s: autoencoder {summary.vae['cells']:,} cells, "
-        f"prior {summary.prior['cells']:,} cells"
-    )
-    # Attributes of the training cells, each once: the generator is given nothing of the held-out ones.
-    generated = model.sample(conditions=train.obs[conditions], seed=seed)
-    report = evaluate(held_out, generated, train=train, conditions=conditions, seed=seed)
+        check_directory_can_be_made(self.output, self.overwrite, what="a demo", is_ours=holds_only(FILES))
+        config = dataclasses.replace(DEMO_CONFIG, seed=self.seed)
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        cells = load_demo()
+        conditions = list(DEMO_CONFIG.data.conditions)
+        train_rows, held_out_rows = split_cells(
+            cells.n_obs, fraction=0.3, seed=self.seed, stratify_by=cells.obs["cell_type"].to_numpy()
+        )
+        train, held_out = cells[train_rows].copy(), cells[held_out_rows].copy()
+        _say(
+            f"{train.n_obs} cells to train on, {held_out.n_obs} held out, {cells.n_vars} genes; conditions: "
+            + ", ".join(conditions)
+        )
 
-    with atomic_directory(output, overwrite=True) as partial:
-        model.save(partial / "model")
-        generated.write_h5ad(partial / "cells.h5ad")
-        train.write_h5ad(partial / "train.h5ad")
-        held_out.write_h5ad(partial / "held_out.h5ad")
-        write_report(report, partial, embedding="pca")
-    print(report.table())
-    print(f"\nwrote {', '.join(str(output / name) for name in sorted(CONTENT))}")
-    print(f"next: scldm sample {output / 'model'} --n-cells 500 --condition cell_type='CD19+ B' --output b_cells.h5ad")
+        started = time.perf_counter()
+        model = ScLDM(train, config=config)
+        with tempfile.TemporaryDirectory(prefix="scldm-demo-") as work:
+            summary = model.train(work)
+        _say(
+            f"trained in {time.perf_counter() - started:.0f} s: autoencoder {summary.vae['cells']:,} cells, "
+            f"prior {summary.prior['cells']:,} cells"
+        )
+        # Attributes of the training cells, each once: the generator is given nothing of the held-out ones.
+        generated = model.sample(conditions=train.obs[conditions], seed=self.seed)
+        report = evaluate(held_out, generated, train=train, conditions=conditions, seed=self.seed)
+
+        with atomic_directory(self.output, overwrite=True) as partial:
+            model.save(partial / "model")
+            generated.write_h5ad(partial / "cells.h5ad")
+            train.write_h5ad(partial / "train.h5ad")
+            held_out.write_h5ad(partial / "held_out.h5ad")
+            write_results(report, partial, embedding="pca")
+        print(report.table())
+        print(f"\nwrote {', '.join(str(self.output / name) for name in sorted(FILES))}")
+        request = "--n-cells 500 --condition cell_type='CD19+ B' --output b_cells.h5ad"
+        print(f"next: scldm sample {self.output / 'model'} {request}")
 
 
 def _say(sentence: str) -> None:

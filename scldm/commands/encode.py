@@ -2,61 +2,55 @@
 
 from __future__ import annotations
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
-import anndata as ad
+from tyro.conf import Positional, arg
 
-from scldm.commands.device import choose_device
-from scldm.data.h5ad import open_h5ad, read_obs
-from scldm.generation.writer import LATENTS_KEY, check_other_file, check_writable
-from scldm.model import ScLDM
+from scldm.commands.options import choose_device
+from scldm.files import atomic_file, check_file_can_be_made, check_is_another_file
 
-__all__ = ["encode"]
+__all__ = ["Encode"]
 
 
-def encode(
-    model_dir: Path,
-    data: Path,
-    output: Path,
-    *,
-    layer: str | None = None,
-    device: str = "auto",
-    overwrite: bool = False,
-) -> None:
-    """Write ``obs`` of the data with the latents in ``obsm["X_scldm"]``.
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """Write latent representations of real cells to obsm["X_scldm"]."""
 
-    Parameters
-    ----------
-    model_dir, data, output
-        Model directory, cells with UMI counts, file to write.
-    layer
-        Layer of the counts; None reads ``X``.
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    overwrite
-        Replace an existing file.
+    model_dir: Annotated[Positional[Path], arg(metavar="MODEL_DIR")]
+    """Model directory."""
+    data: Annotated[Positional[Path], arg(metavar="DATA")]
+    """The .h5ad with UMI counts; genes are aligned by name."""
+    output: Path
+    """The .h5ad to write: the obs of the data, and the latents."""
+    layer: str | None = None
+    """Layer that holds the counts; by default X."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    overwrite: bool = False
+    """Replace an existing file."""
 
-    Raises
-    ------
-    UserError
-        If the model or the data cannot be read, or share too few genes.
-    """
-    check_writable(output, overwrite)
-    check_other_file(output, data)
-    model = ScLDM.load(model_dir, choose_device(device))
-    with open_h5ad(data) as file:
-        obs = read_obs(file)
-    source = model.open_aligned(data, layer=layer)
-    print(source.coverage.sentence())
-    encoded = ad.AnnData(obs=obs, obsm={LATENTS_KEY: model.encode(source)})
-    encoded.uns["scldm"] = {"model_hash": model.hash(), "data": data.name}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    try:
-        encoded.write_h5ad(partial)
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
-    n_cells, n_channels = encoded.obsm[LATENTS_KEY].shape
-    print(f"wrote {output}: {n_cells:,} cells x {n_channels} latent channels")
+    def run(self) -> None:
+        """Encode the cells and write the file."""
+        check_file_can_be_made(self.output, self.overwrite)
+        check_is_another_file(self.output, self.data)
+        import anndata as ad
+
+        from scldm.data.h5ad import open_h5ad, read_obs
+        from scldm.generation.writer import LATENTS_KEY
+        from scldm.storage.directory import read_model
+        from scldm.tasks.cells import open_aligned
+        from scldm.tasks.representation import encode
+
+        model = read_model(self.model_dir, choose_device(self.device))
+        with open_h5ad(self.data) as file:
+            obs = read_obs(file)
+        source = open_aligned(model, self.data, layer=self.layer)
+        print(source.coverage.sentence())
+        encoded = ad.AnnData(obs=obs, obsm={LATENTS_KEY: encode(model, source)})
+        encoded.uns["scldm"] = {"model_hash": model.fingerprint(), "data": self.data.name}
+        with atomic_file(self.output) as partial:
+            encoded.write_h5ad(partial)
+        n_cells, n_channels = encoded.obsm[LATENTS_KEY].shape
+        print(f"wrote {self.output}: {n_cells:,} cells x {n_channels} latent channels")

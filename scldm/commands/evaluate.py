@@ -2,99 +2,69 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-import anndata as ad
+from tyro.conf import Positional, UseAppendAction, arg
 
-from scldm.commands.output import check_result_directory
-from scldm.data.h5ad import open_h5ad
-from scldm.errors import UserError
-from scldm.evaluation import EvaluationReport
-from scldm.evaluation import evaluate as judge
-from scldm.evaluation.html import write_html
-from scldm.evaluation.pictures.embedding import Embedding
-from scldm.model import ScLDM
-from scldm.training.checkpoint import atomic_directory
+from scldm.commands.options import flat
+from scldm.files import atomic_directory, check_directory_can_be_made, holds_only
 
-__all__ = ["REPORT_FILES", "evaluate", "read_h5ad", "write_report"]
-
-REPORT_FILES = {"metrics.json", "report.html", "figure.png"}
+__all__ = ["Evaluate"]
 
 
-def evaluate(
-    real: Path,
-    generated: Path,
-    output: Path,
-    *,
-    train: Path | None = None,
-    conditions: Sequence[str] = (),
-    layer: str | None = None,
-    model: Path | None = None,
-    profile: Literal["standard", "published"] = "standard",
-    embedding: Embedding = "umap",
-    seed: int = 0,
-    max_cells: int = 5000,
-    overwrite: bool = False,
-) -> None:
-    """Print the table and write ``metrics.json``, ``report.html`` and ``figure.png``.
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Judge generated cells, from any generator, against held-out real cells."""
 
-    Parameters
-    ----------
-    real, generated, train
-        ``.h5ad`` files; see :func:`scldm.evaluate`.
-    output
-        Directory to make.
-    model
-        Model directory whose latent space is one more space to measure distances in.
-    embedding
-        Picture of the cells in the report; ``pca`` takes no time.
-    conditions, layer, profile, seed, max_cells
-        See :func:`scldm.evaluate`.
-    overwrite
-        Replace earlier results.
+    real: Annotated[Positional[Path], arg(metavar="REAL")]
+    """Real .h5ad, held out from training."""
+    generated: Annotated[Positional[Path], arg(metavar="GENERATED")]
+    """Generated .h5ad."""
+    output: Path
+    """Directory for metrics.json, report.html and figure.png."""
+    train: Path | None = None
+    """The training cells: fits spaces and classifiers, and shows what a memoriser would score."""
+    condition: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="COLUMN ...")] = ()
+    """Obs columns with labels."""
+    layer: str | None = None
+    """Layer that holds the counts of the real cells; by default X."""
+    model: Path | None = None
+    """Model directory whose latent space is one more space to measure distances in."""
+    profile: Literal["standard", "published"] = "standard"
+    """published: only the figures of Palla et al. 2025, computed as there, to be set beside its tables."""
+    embedding: Literal["umap", "pca"] = "umap"
+    """Picture of the cells in report.html; pca takes no time."""
+    seed: int = 0
+    """Seed of the split and the subsampling."""
+    max_cells: int = 5000
+    """Most cells per side."""
+    overwrite: bool = False
+    """Replace earlier results."""
 
-    Raises
-    ------
-    UserError
-        If a file cannot be judged, or ``output`` holds something else.
-    """
-    check_result_directory(output, REPORT_FILES, "an evaluation", overwrite)
-    loaded = None if model is None else ScLDM.load(model)
-    report = judge(
-        read_h5ad(real),
-        read_h5ad(generated),
-        train=None if train is None else read_h5ad(train),
-        conditions=conditions,
-        layer=layer,
-        model=loaded,
-        profile=profile,
-        seed=seed,
-        max_cells=max_cells,
-    )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(output, overwrite=True) as partial:
-        write_report(report, partial, embedding)
-    print(report.table())
-    print(f"\nwrote {', '.join(str(output / name) for name in sorted(REPORT_FILES))}")
+    def run(self) -> None:
+        """Print the table and write the files."""
+        from scldm.data.h5ad import read_h5ad
+        from scldm.evaluation import evaluate
+        from scldm.evaluation.results import REPORT_FILES, write_results
+        from scldm.model import ScLDM
 
-
-def write_report(report: EvaluationReport, directory: Path, embedding: Embedding) -> None:
-    """Write `REPORT_FILES` into an existing directory."""
-    report.save(directory / "metrics.json")
-    report.plot(directory / "figure.png")
-    write_html(report, directory / "report.html", embedding)
-
-
-def read_h5ad(path: Path) -> ad.AnnData:
-    """Read a whole file; raises ``UserError`` if that is not possible."""
-    open_h5ad(path).close()
-    with warnings.catch_warnings():
-        # Repeated names: of cells they do not matter, of genes they become an error.
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            return ad.read_h5ad(path)
-        except Exception as error:
-            raise UserError(f"'{path}' cannot be read: {error}") from error
+        conditions = flat("--condition", self.condition)
+        check_directory_can_be_made(self.output, self.overwrite, what="an evaluation", is_ours=holds_only(REPORT_FILES))
+        report = evaluate(
+            read_h5ad(self.real),
+            read_h5ad(self.generated),
+            train=None if self.train is None else read_h5ad(self.train),
+            conditions=conditions,
+            layer=self.layer,
+            model=None if self.model is None else ScLDM.load(self.model),
+            profile=self.profile,
+            seed=self.seed,
+            max_cells=self.max_cells,
+        )
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_directory(self.output, overwrite=True) as partial:
+            write_results(report, partial, self.embedding)
+        print(report.table())
+        print(f"\nwrote {', '.join(str(self.output / name) for name in sorted(REPORT_FILES))}")

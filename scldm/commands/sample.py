@@ -4,227 +4,177 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-import pandas as pd
 from tqdm import tqdm
+from tyro.conf import Positional, UseAppendAction, arg
 
-from scldm.commands.device import choose_device
-from scldm.data.h5ad import open_h5ad, read_obs
-from scldm.errors import UserError, nearest_names
-from scldm.generation.request import GenerationRequest
-from scldm.generation.writer import check_other_file, check_writable
-from scldm.model import ScLDM
-from scldm.prior.guidance import Guidance
-from scldm.training.loop import make_accelerator
+from scldm.commands.options import choose_device, flat, number, pairs
+from scldm.errors import UserError
+from scldm.files import check_file_can_be_made, check_is_another_file
 
-__all__ = ["parse_conditions", "parse_guidance", "sample"]
+if TYPE_CHECKING:
+    import numpy as np
+
+    from scldm.generation.request import GenerationRequest
+    from scldm.model import ScLDM
+    from scldm.prior.guidance import Guidance
+
+__all__ = ["Sample", "parse_conditions", "parse_guidance"]
 
 
-def sample(
-    model_dir: Path,
-    output: Path,
-    *,
-    n_cells: int | None = None,
-    conditions: Sequence[str] = (),
-    guidance: Sequence[str] = ("1.0",),
-    guidance_mode: str | None = None,
-    like: Path | None = None,
-    depth: str | None = None,
-    layer: str | None = None,
-    genes: Path | None = None,
-    solver: str = "heun",
-    steps: int | None = None,
-    seed: int = 0,
-    batch_size: int = 512,
-    device: str = "auto",
-    overwrite: bool = False,
-    part: str | None = None,
-) -> None:
-    """Generate cells into a file.
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Generate cells into an .h5ad."""
 
-    Parameters
-    ----------
-    model_dir, output
-        Model directory and ``.h5ad``.
-    n_cells
-        Number of cells; None takes the cells of ``like``.
-    conditions
-        ``name=value`` each.
-    guidance
-        One number, or ``name=number`` each.
-    guidance_mode
-        ``joint`` or ``additive``; None lets the form of ``guidance`` decide.
-    like
-        Real ``.h5ad`` whose rows give the attributes that ``conditions`` do not.
-    depth
-        A number of UMI, or ``like``.
-    layer
-        Layer of ``like`` with the counts that give the depths; None reads ``X``.
-    genes
-        File with a gene name per line.
-    solver, steps, seed, batch_size, overwrite
-        See :meth:`scldm.ScLDM.sample`.
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    part
-        ``K/N``: only part K of N of the cells asked for.
+    model_dir: Annotated[Positional[Path], arg(metavar="MODEL_DIR")]
+    """Model directory."""
+    output: Path
+    """The .h5ad to write."""
+    n_cells: int | None = None
+    """Number of cells; with --like, the number of its cells by default."""
+    condition: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="NAME=VALUE ...")] = ()
+    """Attributes and their values, for instance cell_type="B cell" phase=G1."""
+    guidance: Annotated[tuple[tuple[str, ...], ...], UseAppendAction, arg(metavar="SCALE | NAME=SCALE ...")] = ()
+    """One number (guides by all conditions jointly; 1, the default, is plain conditional generation, 0 ignores them),
+    or one for each attribute, for instance cell_type=2.0 phase=1.5."""
+    guidance_mode: Literal["joint", "additive"] | None = None
+    """How guidance combines attributes; by default joint for one number, additive for one per attribute."""
+    like: Path | None = None
+    """Real .h5ad whose attributes are reproduced, row by row."""
+    depth: str | None = None
+    """Library size in UMI: a number, or `like` to take each cell's from --like; by default the model generates it."""
+    layer: str | None = None
+    """With --depth like: layer of the --like file that holds the counts; by default X."""
+    genes: Path | None = None
+    """File with one gene name per line; only these are written, in this order."""
+    solver: str = "heun"
+    """few_step (fitted to the model, fastest), euler, midpoint, heun, or the adaptive dopri5."""
+    steps: int | None = None
+    """Steps of the solver; by default 25, of few_step 4. A step of few_step is one network evaluation, of heun two."""
+    seed: int = 0
+    """The same request with the same seed gives the same cells."""
+    batch_size: int = 512
+    """Cells generated at a time; it does not change the cells."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    part: Annotated[str | None, arg(metavar="K/N")] = None
+    """Generate only part K of N: N jobs with the same request otherwise, side by side or one after the other, make the
+    cells that one job would make."""
+    overwrite: bool = False
+    """Replace an existing file."""
 
-    Raises
-    ------
-    UserError
-        For anything that is not available; the message names it.
-    """
-    check_writable(output, overwrite)
-    check_other_file(output, like)
-    for option, number, least in (
-        ("n-cells", n_cells, 1),
-        ("steps", steps, 1),
-        ("batch-size", batch_size, 1),
-        ("seed", seed, 0),
-    ):
-        if number is not None and number < least:
-            raise UserError(f"--{option} is {number}; it must be at least {least}.")
-    if layer is not None and depth != "like":
-        raise UserError("--layer says where --like has its counts, which are read with --depth like only.")
-    scales = parse_guidance(guidance, guidance_mode)
-    chosen_device = choose_device(device)
-    accelerator = None
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        accelerator = make_accelerator("float32", cpu=device == "cpu")
-    model = ScLDM.load(model_dir, chosen_device if accelerator is None else accelerator.device)
-    columns: dict[str, Any] = parse_conditions(conditions)
-    rows = None
-    if like is not None:
-        rows, columns = _like(model, like, columns, n_cells, seed, depth == "like")
-        n_cells = len(rows)
-    elif depth == "like":
-        raise UserError("--depth like takes each cell's depth from a file; name it with --like REAL.h5ad.")
-    elif n_cells is None:
-        raise UserError("how many cells? Give --n-cells N, or --like REAL.h5ad.")
-    request = GenerationRequest.build(
-        model.schema,
-        n_cells,
-        conditions=columns,
-        depth=_depth(depth, model, like, layer, rows),
-        genes=None if genes is None else _gene_list(genes),
-        guidance=scales,
-        solver=solver,
-        steps=steps,
-        seed=seed,
-    )
-    if part is not None:
-        request = request.part(*_part(part))
-    with _progress(request.n_cells, accelerator is None or accelerator.is_main_process) as bar:
-        model.sample_to_file(
-            output,
-            request,
-            batch_size=batch_size,
-            overwrite=overwrite,
-            accelerator=accelerator,
-            on_cells=bar.update,
+    def run(self) -> None:
+        """Generate the cells and write the file."""
+        self._check()
+        guidance = parse_guidance(flat("--guidance", self.guidance) or ("1.0",), self.guidance_mode)
+        from scldm.model import ScLDM
+        from scldm.training.loop import make_accelerator
+
+        device: Any = choose_device(self.device)
+        accelerator = None
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            accelerator = make_accelerator("float32", cpu=self.device == "cpu")
+            device = accelerator.device
+        model = ScLDM.load(self.model_dir, device)
+        request = self._request(model, guidance)
+        with _progress(request.n_cells, accelerator is None or accelerator.is_main_process) as bar:
+            model.sample_to_file(
+                self.output,
+                request,
+                batch_size=self.batch_size,
+                overwrite=self.overwrite,
+                accelerator=accelerator,
+                on_cells=bar.update,
+            )
+        if accelerator is None or accelerator.is_main_process:
+            n_genes = model.schema.n_genes if request.genes is None else len(request.genes)
+            print(f"wrote {self.output}: {request.n_cells:,} cells x {n_genes:,} genes")
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+            accelerator.end_training()
+
+    def _check(self) -> None:
+        """Refuse what can be refused before anything is loaded."""
+        check_file_can_be_made(self.output, self.overwrite)
+        check_is_another_file(self.output, self.like)
+        for option, value, least in (
+            ("n-cells", self.n_cells, 1),
+            ("steps", self.steps, 1),
+            ("batch-size", self.batch_size, 1),
+            ("seed", self.seed, 0),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"--{option} is {value}; it must be at least {least}.")
+        if self.layer is not None and self.depth != "like":
+            raise UserError("--layer says where --like has its counts, which are read with --depth like only.")
+
+    def _request(self, model: ScLDM, guidance: Guidance) -> GenerationRequest:
+        """Put the options into a request."""
+        from scldm.generation.like import cells_like
+        from scldm.generation.request import GenerationRequest
+
+        conditions: Mapping[str, Any] = parse_conditions(flat("--condition", self.condition))
+        n_cells, rows = self.n_cells, None
+        if self.like is not None:
+            rows, conditions = cells_like(
+                model.schema, self.like, conditions, n_cells, self.seed, for_depth=self.depth == "like"
+            )
+            n_cells = len(rows)
+        elif self.depth == "like":
+            raise UserError("--depth like takes each cell's depth from a file; name it with --like REAL.h5ad.")
+        elif n_cells is None:
+            raise UserError("how many cells? Give --n-cells N, or --like REAL.h5ad.")
+        request = GenerationRequest.build(
+            model.schema,
+            n_cells,
+            conditions=conditions,
+            depth=self._depth(model, rows),
+            genes=None if self.genes is None else _gene_list(self.genes),
+            guidance=guidance,
+            solver=self.solver,
+            steps=self.steps,
+            seed=self.seed,
         )
-    if accelerator is None or accelerator.is_main_process:
-        n_genes = model.schema.n_genes if request.genes is None else len(request.genes)
-        print(f"wrote {output}: {request.n_cells:,} cells x {n_genes:,} genes")
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
-        accelerator.end_training()
+        return request if self.part is None else request.part(*_part(self.part))
+
+    def _depth(self, model: ScLDM, rows: np.ndarray | None) -> float | np.ndarray | None:
+        """Read --depth: a number, or the depths of the rows of --like."""
+        from scldm.tasks.cells import open_aligned
+
+        if self.depth is None:
+            return None
+        if self.depth == "like":
+            assert self.like is not None
+            depths: np.ndarray = open_aligned(model.trained, self.like, layer=self.layer).library_sizes()[rows]
+            return depths
+        return number(self.depth, "depth")
 
 
-def parse_conditions(pairs: Sequence[str]) -> dict[str, str]:
+def parse_conditions(words: Sequence[str]) -> dict[str, str]:
     """Split ``name=value`` pairs; raises ``UserError`` for one that is none, and for a repeated name."""
-    return _pairs(pairs, "condition", 'NAME=VALUE, for example cell_type="B cell"')
-
-
-def _pairs(words: Sequence[str], what: str, form: str) -> dict[str, str]:
-    result: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not (equals and name and value):
-            raise UserError(f"the {what} '{word}' is not of the form {form}.")
-        if name in result:
-            raise UserError(f"the {what} of '{name}' is given twice; it can have one value only.")
-        result[name] = value
-    return result
+    return pairs(words, "condition", 'NAME=VALUE, for example cell_type="B cell"')
 
 
 def parse_guidance(words: Sequence[str], mode: str | None = None) -> Guidance:
     """Read ``2.0`` or ``cell_type=2.0 batch=1.5``; raises ``UserError`` for anything else."""
+    from scldm.prior.guidance import Guidance
+
     scales: float | Mapping[str, float]
     if len(words) == 1 and "=" not in words[0]:
-        scales = _number(words[0], "guidance")
+        scales = number(words[0], "guidance")
     else:
-        pairs = _pairs(words, "guidance", "NAME=SCALE, and a single number has to stand alone")
-        scales = {name: _number(value, f"guidance of '{name}'") for name, value in pairs.items()}
+        given = pairs(words, "guidance", "NAME=SCALE, and a single number has to stand alone")
+        scales = {name: number(value, f"guidance of '{name}'") for name, value in given.items()}
     if mode == "additive":
         return Guidance.additive(scales)
     if mode == "joint" and not isinstance(scales, float):
         raise UserError("joint guidance takes one number; give one scale, or --guidance-mode additive.")
     return Guidance.parse(scales)
-
-
-def _number(text: str, what: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{what} is '{text}'; it must be a number.") from None
-
-
-def _like(
-    model: ScLDM, path: Path, columns: Mapping[str, Any], n_cells: int | None, seed: int, for_depth: bool
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Rows of a real file to be reproduced, and the attributes they have."""
-    with open_h5ad(path) as file:
-        obs = read_obs(file)
-    if not len(obs):
-        raise UserError(f"'{path}' has no cells.")
-    names = [name for name in model.schema.attribute_names if name in obs.columns and name not in columns]
-    if not names and not columns and not for_depth:
-        wanted = model.schema.attribute_names
-        if not wanted:
-            raise UserError(f"the model has no attributes to take from '{path}'; add --depth like, or use --n-cells N.")
-        hint = nearest_names(wanted[0], obs.columns) if len(obs.columns) else "the file has no obs columns"
-        raise UserError(f"'{path}' has none of the model's attributes ({', '.join(wanted)}) in obs; {hint}")
-    for name in names:
-        n_missing = int(obs[name].isna().sum())
-        if n_missing:
-            raise UserError(
-                f"in '{path}': '{name}' is missing for {n_missing} of {len(obs)} cells; remove these cells, or give "
-                f"one value for all with --condition {name}=VALUE."
-            )
-    try:
-        model.schema.encode_attributes(obs[names])
-    except UserError as error:
-        raise UserError(f"in '{path}': {error}") from error
-    left = [name for name in model.schema.attribute_names if name not in (*names, *columns)]
-    if left:
-        warnings.warn(f"'{path}' does not have {', '.join(left)}; the model chooses the values.", stacklevel=2)
-    rows = np.arange(len(obs))
-    if n_cells is not None and n_cells != len(obs):
-        # Whole copies of the file and a random rest keep its proportions.
-        copies, rest = divmod(n_cells, len(obs))
-        drawn = np.random.default_rng(seed).choice(len(obs), rest, replace=False)
-        rows = np.sort(np.concatenate([np.tile(rows, copies), drawn]))
-    taken = {name: obs[name].iloc[rows].reset_index(drop=True) for name in names}
-    fixed = {name: pd.Series([value] * len(rows)) for name, value in columns.items()}
-    return rows, {**taken, **fixed}
-
-
-def _depth(
-    depth: str | None, model: ScLDM, like: Path | None, layer: str | None, rows: np.ndarray | None
-) -> float | np.ndarray | None:
-    if depth is None:
-        return None
-    if depth == "like":
-        assert like is not None
-        return model.open_aligned(like, layer=layer).library_sizes()[rows]
-    return _number(depth, "depth")
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -4,67 +4,104 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import yaml
-from accelerate import Accelerator
-from safetensors import SafetensorError
+from tyro.conf import Suppress, arg
 
-from scldm.config import RunConfig
+from scldm.commands.parser import parse
+from scldm.config import RunConfig, load_config
 from scldm.errors import UserError
-from scldm.model import ScLDM
-from scldm.model_directory import check_absent
-from scldm.training.loop import make_accelerator
-from scldm.training.workspace import continues, open_workspace
 
-__all__ = ["describe_run", "train"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from scldm.model import ScLDM
+
+__all__ = ["Train"]
 
 
-def train(config: RunConfig, output: Path, *, overwrite: bool = False, cpu: bool = False) -> None:
-    """Train a model and write its directory.
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a model as a configuration says; run the same command again to continue a training that was stopped.
 
-    While training, everything is in ``OUTPUT.training``; a run that was killed continues from there when the same
-    command is run again. The model directory appears at the end, whole.
-
-    Parameters
-    ----------
-    config
-        The run.
-    output
-        Model directory to make.
-    overwrite
-        Replace an existing model directory, and start anew if an unfinished run of another configuration is in the way.
-    cpu
-        Leave a GPU alone.
-
-    Raises
-    ------
-    UserError
-        If ``output`` is in the way, an unfinished run differs from this one, or the data cannot be used.
+    Every field of the configuration can be set behind the file name, for instance `--data.path cells.h5ad
+    --vae.n-latents 16`; without a file, the defaults apply and `--data.path` is all that is needed.
+    Several GPUs: `accelerate launch -m scldm train CONFIG.yaml`. Several CPU processes: `torchrun --nproc_per_node 2 -m
+    scldm train CONFIG.yaml`.
     """
-    check_absent(output, overwrite)
+
+    config: Annotated[RunConfig, arg(name="")]
+    """The configuration after all overrides."""
+    config_file: Annotated[Path | None, Suppress]
+    """Where it came from, if from a file."""
+    output: Path | None = None
+    """Model directory to make; by default checkpoints/NAME for NAME.yaml, or for the data NAME.h5ad without a file."""
+    overwrite: bool = False
+    """Replace an existing model directory."""
+    dry_run: bool = False
+    """Check everything, print the configuration and the sizes, and stop before training."""
+    device: Literal["auto", "cpu"] = "auto"
+    """cpu: leave a GPU alone."""
+
+    @classmethod
+    def from_arguments(cls, arguments: list[str], *, prog: str) -> Train:
+        """Read the configuration file first, so that its values are the defaults of the options behind it."""
+        path: Path | None
+        if arguments and not arguments[0].startswith("-"):
+            path, arguments = Path(arguments[0]), arguments[1:]
+            if path.suffix == ".h5ad":
+                raise UserError(f"'{path}' is data, not a configuration; write scldm train --data.path {path}")
+            config = load_config(path)
+        elif "-h" in arguments or "--help" in arguments:
+            path, config = Path("CONFIG.yaml"), RunConfig()
+            prog += " CONFIG.yaml"
+        elif any(word.split("=")[0] == "--data.path" for word in arguments):
+            # Defaults for everything else; the run is called after its data.
+            path, config = None, RunConfig()
+        else:
+            raise UserError(
+                "train needs a configuration or data: scldm train CONFIG.yaml, or scldm train --data.path X.h5ad"
+            )
+        command: Train = parse(cls, arguments, prog=prog, default=cls(config=config, config_file=path))
+        return command
+
+    def run(self) -> None:
+        """Train, or say what would be trained."""
+        named_after = self.config_file or Path(str(self.config.data.path))
+        output = self.output or Path("checkpoints") / named_after.stem
+        if self.dry_run:
+            print(_describe(self.config, output, overwrite=self.overwrite))
+        else:
+            _train(self.config, output, overwrite=self.overwrite, cpu=self.device == "cpu")
+
+
+def _train(config: RunConfig, output: Path, *, overwrite: bool, cpu: bool) -> None:
+    """Train in ``OUTPUT.training``, from where the same command continues, and write the model directory at the end."""
+    from scldm.model import ScLDM
+    from scldm.run import kept_if_of_use
+    from scldm.storage.directory import check_model_directory_can_be_made
+    from scldm.training.loop import make_accelerator
+    from scldm.training.workspace import open_workspace
+
+    check_model_directory_can_be_made(output, overwrite)
     model = ScLDM.from_config(config)
     accelerator = make_accelerator(config.precision, cpu=cpu)
     work = _work(output)
-    resuming = open_workspace(work, model.identity(), accelerator, overwrite)
+    continuing = open_workspace(work, model.identity(), accelerator, overwrite)
     if accelerator.is_main_process:
         kind = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
-        state = f"continuing the run in {work}" if resuming else f"working in {work}"
+        state = f"continuing the run in {work}" if continuing else f"working in {work}"
         print(f"{kind} on {accelerator.device}, precision {_precision(accelerator)}; {state}", file=sys.stderr)
         print(_data_sentence(model), file=sys.stderr)
     try:
-        summary = model.train(work, accelerator=accelerator)
-    except UserError:
-        # Nothing there is worth continuing: it would stop at the same place.
-        if accelerator.is_main_process and not resuming:
-            shutil.rmtree(work)
-        raise
+        with kept_if_of_use(work, continuing, accelerator):
+            summary = model.train(work, accelerator=accelerator)
     except KeyboardInterrupt:
         if accelerator.is_main_process:
             print(f"stopped; the same command continues the run in {work}", file=sys.stderr)
         raise
-    except SafetensorError as error:
-        raise UserError(f"a file in '{work}' is damaged ({error}); delete the directory to start anew.") from error
     if accelerator.is_main_process:
         model.save(output, overwrite=overwrite)
         shutil.rmtree(work)
@@ -77,9 +114,15 @@ def train(config: RunConfig, output: Path, *, overwrite: bool = False, cpu: bool
     accelerator.end_training()
 
 
-def describe_run(config: RunConfig, output: Path, *, overwrite: bool = False) -> str:
+def _describe(config: RunConfig, output: Path, *, overwrite: bool) -> str:
     """Say what ``train`` would do, as YAML and sentences; raises what it would raise at the start."""
-    check_absent(output, overwrite)
+    import yaml
+
+    from scldm.model import ScLDM
+    from scldm.storage.directory import check_model_directory_can_be_made
+    from scldm.training.workspace import continues
+
+    check_model_directory_can_be_made(output, overwrite)
     model = ScLDM.from_config(config)
     model.check_split()
     resuming = continues(_work(output), model.identity(), overwrite)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
+import anndata as ad
 import h5py
 import pandas as pd
 from anndata.io import read_elem, sparse_dataset
@@ -13,7 +15,7 @@ from anndata.io import read_elem, sparse_dataset
 from scldm.data.counts import CountTable, choose_place, looks_like_counts
 from scldm.errors import UserError
 
-__all__ = ["counts_key", "find_counts_in_file", "open_h5ad", "read_obs"]
+__all__ = ["counts_key", "find_counts_in_file", "open_h5ad", "read_h5ad", "read_obs"]
 
 
 def open_h5ad(path: str | os.PathLike[str]) -> h5py.File:
@@ -87,3 +89,15 @@ def _choose(file: h5py.File, layer: str | None) -> str:
 
 def _matrix(item: Any) -> Any:
     return sparse_dataset(item) if isinstance(item, h5py.Group) else item
+
+
+def read_h5ad(path: Path) -> ad.AnnData:
+    """Read a whole file; raises ``UserError`` if that is not possible."""
+    open_h5ad(path).close()
+    with warnings.catch_warnings():
+        # Repeated names: of cells they do not matter, of genes they become an error.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            return ad.read_h5ad(path)
+        except Exception as error:
+            raise UserError(f"'{path}' cannot be read: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,14 +11,14 @@ from typing import Any
 import anndata as ad
 import h5py
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 from anndata.io import write_elem
 from jaxtyping import Float32
 
-from scldm.errors import UserError
+from scldm.files import atomic_file, check_file_can_be_made
+from scldm.generation.header import CellsHeader
 
-__all__ = ["CellBlock", "CellsHeader", "check_other_file", "check_writable", "collect_cells", "write_cells"]
+__all__ = ["LATENTS_KEY", "CellBlock", "collect_cells", "write_cells"]
 
 LATENTS_KEY = "X_scldm"
 
@@ -40,32 +39,6 @@ class CellBlock:
     latents: Float32[np.ndarray, "cells state"]
 
 
-@dataclass(frozen=True, eq=False)
-class CellsHeader:
-    """Everything of a generated file that is known before its counts.
-
-    Attributes
-    ----------
-    obs
-        One row per cell, under a unique name, with the attributes asked for.
-    genes
-        Names of the columns.
-    n_latent_channels
-        Width of ``obsm["X_scldm"]``.
-    uns
-        Content of ``uns["scldm"]``: strings and numbers only.
-    """
-
-    obs: pd.DataFrame
-    genes: tuple[str, ...]
-    n_latent_channels: int
-    uns: dict[str, Any]
-
-    def var(self) -> pd.DataFrame:
-        """``var``: gene names only."""
-        return pd.DataFrame(index=pd.Index(self.genes, dtype=object))
-
-
 def collect_cells(header: CellsHeader, blocks: Iterable[CellBlock]) -> ad.AnnData:
     """Gather blocks into an AnnData."""
     held = list(blocks)
@@ -76,28 +49,6 @@ def collect_cells(header: CellsHeader, blocks: Iterable[CellBlock]) -> ad.AnnDat
         obsm={LATENTS_KEY: np.concatenate([block.latents for block in held])},
         uns={"scldm": header.uns},
     )
-
-
-def check_writable(path: Path, overwrite: bool, suffix: str | None = ".h5ad") -> None:
-    """Raise ``UserError`` unless a file can be written at ``path``; ask before work that takes long."""
-    if suffix is not None and path.suffix != suffix:
-        raise UserError(f"'{path}' must end in {suffix}.")
-    if path.is_dir():
-        raise UserError(f"'{path}' is a directory; name a file.")
-    if path.exists() and not overwrite:
-        raise UserError(f"'{path}' exists already; pass --overwrite (in Python: overwrite=True) to replace it.")
-    parent = path.absolute().parent
-    existing = next(p for p in (parent, *parent.parents) if p.exists())
-    if not existing.is_dir():
-        raise UserError(f"'{path}' cannot be written: '{existing}' is a file, not a directory.")
-    if not os.access(existing, os.W_OK):
-        raise UserError(f"'{path}' cannot be written: no permission to write in '{existing}'.")
-
-
-def check_other_file(path: Path, data: Path | None) -> None:
-    """Raise ``UserError`` if the destination is the file that is read: it would lose its counts."""
-    if data is not None and path.exists() and data.exists() and path.samefile(data):
-        raise UserError(f"'{path}' is the file that is read; write to another.")
 
 
 def write_cells(path: Path, header: CellsHeader, blocks: Iterable[CellBlock], overwrite: bool = False) -> None:
@@ -117,15 +68,9 @@ def write_cells(path: Path, header: CellsHeader, blocks: Iterable[CellBlock], ov
     UserError
         If the file exists or cannot be written.
     """
-    check_writable(path, overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with h5py.File(partial, "w") as file:
-            _write(file, header, blocks)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    check_file_can_be_made(path, overwrite)
+    with atomic_file(path) as partial, h5py.File(partial, "w") as file:
+        _write(file, header, blocks)
 
 
 def _write(file: h5py.File, header: CellsHeader, blocks: Iterable[CellBlock]) -> None:

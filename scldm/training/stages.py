@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from scldm.config import RunConfig
-from scldm.errors import UserError
 from scldm.nn.objective import Objective
+from scldm.nn.weights import load_network, network_tensors
 from scldm.training.loop import train_stage
 from scldm.training.tracking import MetricsLog
 
-__all__ = ["load_network", "network_tensors", "run_stage"]
+__all__ = ["run_stage"]
 
 
 def run_stage(
@@ -80,30 +78,3 @@ def run_stage(
         os.replace(partial, finished)
     accelerator.wait_for_everyone()
     return summary
-
-
-def network_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Weights by name on the CPU; a weight shared by two modules appears once."""
-    return {name: p.detach().cpu().contiguous() for name, p in network.named_parameters()}
-
-
-@torch.no_grad()
-def load_network(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Copy weights into a network; names and shapes have to agree exactly.
-
-    Raises
-    ------
-    UserError
-        If they do not; ``where`` names the file in the message.
-    """
-    expected = dict(network.named_parameters())
-    for name in sorted(expected.keys() ^ weights.keys()):
-        what = "is missing from" if name in expected else "is not expected in"
-        raise UserError(f"the weight '{name}' {what} {where}; the file does not belong to this configuration.")
-    for name, parameter in expected.items():
-        if parameter.shape != weights[name].shape:
-            raise UserError(
-                f"the weight '{name}' in {where} has shape {tuple(weights[name].shape)}, the configuration asks for "
-                f"{tuple(parameter.shape)}."
-            )
-        parameter.copy_(weights[name])

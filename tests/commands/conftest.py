@@ -10,9 +10,8 @@ import pytest
 import tiny
 import yaml
 
+from scldm import benchmark, evaluation
 from scldm.cli import main
-from scldm.commands import benchmark, demo, evaluate
-from scldm.evaluation import evaluate as judge
 
 Run = Callable[..., tuple[str, str]]
 
@@ -36,9 +35,9 @@ def config_file(tmp_path: Path, cells_file: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """One split and few resamples: how good cells are is not what is tested here."""
-    quick = partial(judge, n_splits=1, n_resamples=20)
-    for module, name in ((evaluate, "judge"), (benchmark, "evaluate"), (demo, "evaluate")):
-        monkeypatch.setattr(module, name, quick)
+    quick = partial(evaluation.evaluate, n_splits=1, n_resamples=20)
+    for module in (evaluation, benchmark):
+        monkeypatch.setattr(module, "evaluate", quick)
 
 
 @pytest.fixture

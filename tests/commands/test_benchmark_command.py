@@ -8,9 +8,9 @@ import pytest
 import tiny
 import yaml
 
+from scldm import benchmark as command
+from scldm.benchmark import FILES
 from scldm.cli import main
-from scldm.commands import benchmark as command
-from scldm.commands.benchmark import FILES
 from scldm.evaluation import EvaluationReport
 
 SYSTEMS = ["ceiling", "scldm", "autoencoder", "independent_nb", "pca_gaussian", "memoriser"]

@@ -108,7 +108,7 @@ def test_demo_runs_the_whole_chain(run, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_command, "DEMO_CONFIG", config)
     output = tmp_path / "demo"
     out, err = run("demo", "--output", output, "--seed", 2)
-    assert {p.name for p in output.iterdir()} == demo_command.CONTENT
+    assert {p.name for p in output.iterdir()} == demo_command.FILES
     assert [p.name for p in tmp_path.iterdir()] == ["demo"]
     cells, held_out = ad.read_h5ad(output / "cells.h5ad"), ad.read_h5ad(output / "held_out.h5ad")
     train = ad.read_h5ad(output / "train.h5ad")

@@ -9,20 +9,23 @@ import tiny
 import torch
 
 from scldm.errors import UserError
+from scldm.generation import sampler as module
 from scldm.generation.request import CHUNK_CELLS, GenerationRequest
-from scldm.generation.sampler import Sampler
 from scldm.model import ScLDM
+from scldm.trained import TrainedModel
 
 FAST = {"steps": 2, "solver": "euler"}
 
 
 @pytest.fixture
-def sampler(trained: ScLDM) -> Sampler:
-    return trained._trained()
+def model(trained: ScLDM) -> TrainedModel:
+    return trained.trained
 
 
-def generate(sampler: Sampler, request: GenerationRequest, batch_size: int = 512) -> tuple[sp.csr_matrix, np.ndarray]:
-    blocks = list(sampler.blocks(request, batch_size))
+def generate(
+    model: TrainedModel, request: GenerationRequest, batch_size: int = 512
+) -> tuple[sp.csr_matrix, np.ndarray]:
+    blocks = list(module.generate(model, request, batch_size))
     return sp.vstack([b.counts for b in blocks], format="csr"), np.concatenate([b.latents for b in blocks])
 
 
@@ -40,13 +43,13 @@ def request_300(trained) -> GenerationRequest:
 
 
 @pytest.mark.parametrize("batch_size", [1, 128, 256, 300, 10_000])
-def test_batch_size_does_not_change_a_single_count(sampler, request_300, batch_size):
-    assert same(generate(sampler, request_300, batch_size), generate(sampler, request_300, 512))
+def test_batch_size_does_not_change_a_single_count(model, request_300, batch_size):
+    assert same(generate(model, request_300, batch_size), generate(model, request_300, 512))
 
 
-def test_batch_size_decides_how_many_cells_come_at_a_time(sampler, request_300):
+def test_batch_size_decides_how_many_cells_come_at_a_time(model, request_300):
     def sizes(batch_size):
-        return [block.counts.shape[0] for block in sampler.blocks(request_300, batch_size)]
+        return [block.counts.shape[0] for block in module.generate(model, request_300, batch_size)]
 
     assert sizes(1) == sizes(CHUNK_CELLS) == [128, 128, 44]
     assert sizes(256) == [256, 44]
@@ -54,36 +57,36 @@ def test_batch_size_decides_how_many_cells_come_at_a_time(sampler, request_300):
 
 
 @pytest.mark.parametrize("n_cells", [1, 100, 128, 200])
-def test_first_cells_of_a_longer_request_are_the_shorter_one(trained, sampler, n_cells):
+def test_first_cells_of_a_longer_request_are_the_shorter_one(trained, model, n_cells):
     conditions = {"cell_type": "B cell"}
     long, short = (
-        generate(sampler, GenerationRequest.build(trained.schema, n, conditions=conditions, seed=5, **FAST))
+        generate(model, GenerationRequest.build(trained.schema, n, conditions=conditions, seed=5, **FAST))
         for n in (300, n_cells)
     )
     assert same(short, (long[0][:n_cells], long[1][:n_cells]))
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_parts_are_the_whole_cut_into_pieces(sampler, request_300, parts):
+def test_parts_are_the_whole_cut_into_pieces(model, request_300, parts):
     pieces = [request_300.part(k, parts) for k in range(1, parts + 1)]
     assert sum(piece.n_cells for piece in pieces) == 300
-    made = [generate(sampler, piece) for piece in pieces]
+    made = [generate(model, piece) for piece in pieces]
     counts = sp.vstack([m[0] for m in made], format="csr")
-    assert same((counts, np.concatenate([m[1] for m in made])), generate(sampler, request_300))
+    assert same((counts, np.concatenate([m[1] for m in made])), generate(model, request_300))
 
 
-def test_a_part_of_a_part_is_a_part(sampler, request_300):
-    assert same(generate(sampler, request_300.part(2, 3)), generate(sampler, request_300.part(1, 1).part(2, 3)))
+def test_a_part_of_a_part_is_a_part(model, request_300):
+    assert same(generate(model, request_300.part(2, 3)), generate(model, request_300.part(1, 1).part(2, 3)))
     last, nested = request_300.part(3, 3), request_300.part(2, 2).part(2, 2)
     assert (last.first_chunk, last.n_cells) == (nested.first_chunk, nested.n_cells) == (2, 44)
-    assert same(generate(sampler, last), generate(sampler, nested))
+    assert same(generate(model, last), generate(model, nested))
 
 
-def test_depths_go_with_their_part(trained, sampler):
+def test_depths_go_with_their_part(trained, model):
     depths = np.linspace(trained.schema.depth.minimum, trained.schema.depth.maximum, 300)
     request = GenerationRequest.build(trained.schema, 300, depth=depths, **FAST)
     np.testing.assert_allclose(request.part(2, 2).depth, depths[128:], rtol=1e-6)
-    assert same(generate(sampler, request.part(1, 2)), tuple(x[:128] for x in generate(sampler, request)))
+    assert same(generate(model, request.part(1, 2)), tuple(x[:128] for x in generate(model, request)))
 
 
 @pytest.mark.parametrize(
@@ -99,35 +102,35 @@ def test_parts_that_do_not_exist_are_refused(request_300, number, parts, message
         request_300.part(number, parts)
 
 
-def test_seed_decides_everything(trained, sampler):
+def test_seed_decides_everything(trained, model):
     first, again, other = (
-        generate(sampler, GenerationRequest.build(trained.schema, 50, seed=seed, **FAST)) for seed in (1, 1, 2)
+        generate(model, GenerationRequest.build(trained.schema, 50, seed=seed, **FAST)) for seed in (1, 1, 2)
     )
     assert same(first, again)
     assert not np.array_equal(first[1], other[1])
 
 
-def test_global_random_state_is_neither_used_nor_changed(trained, sampler):
+def test_global_random_state_is_neither_used_nor_changed(trained, model):
     request = GenerationRequest.build(trained.schema, 50, **FAST)
     torch.manual_seed(1)
-    first = generate(sampler, request)
+    first = generate(model, request)
     state = torch.get_rng_state()
     torch.manual_seed(2)
-    assert same(generate(sampler, request), first)
+    assert same(generate(model, request), first)
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_chunks_differ_from_each_other(trained, sampler):
-    counts, latents = generate(sampler, GenerationRequest.build(trained.schema, 3 * CHUNK_CELLS, **FAST))
+def test_chunks_differ_from_each_other(trained, model):
+    counts, latents = generate(model, GenerationRequest.build(trained.schema, 3 * CHUNK_CELLS, **FAST))
     assert len(np.unique(latents, axis=0)) == 3 * CHUNK_CELLS
     assert (counts[:CHUNK_CELLS] != counts[CHUNK_CELLS : 2 * CHUNK_CELLS]).nnz > 0
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_the_blocks_in_turn(sampler, request_300, monkeypatch, world_size):
+def test_processes_share_the_blocks_in_turn(model, request_300, monkeypatch, world_size):
     """Each rank makes its own blocks; together, in order, they are what one process makes."""
-    expected = [b.counts for b in sampler.blocks(request_300, 1)]
+    expected = [b.counts for b in model.blocks(request_300, 1)]
     made: dict[int, list] = {}
 
     def no_gather(block, rank, world_size):
@@ -136,7 +139,7 @@ def test_processes_share_the_blocks_in_turn(sampler, request_300, monkeypatch, w
 
     monkeypatch.setattr("scldm.generation.sampler._gather", no_gather)
     for rank in range(world_size):
-        assert list(sampler.blocks(request_300, 1, rank=rank, world_size=world_size)) == []
+        assert list(model.blocks(request_300, 1, rank=rank, world_size=world_size)) == []
     rounds = zip(*(made[rank] for rank in range(world_size)), strict=True)
     blocks = [block for one_round in rounds for block in one_round if block is not None]
     assert len(blocks) == 3
@@ -144,17 +147,17 @@ def test_processes_share_the_blocks_in_turn(sampler, request_300, monkeypatch, w
         assert (ours.counts != theirs).nnz == 0
 
 
-def test_progress_counts_every_cell(sampler, request_300):
+def test_progress_counts_every_cell(model, request_300):
     seen: list[int] = []
-    for _ in sampler.blocks(request_300, 128, on_cells=seen.append):
+    for _ in model.blocks(request_300, 128, on_cells=seen.append):
         pass
     assert seen == [128, 128, 44]
 
 
 @pytest.mark.filterwarnings("ignore:outside the range")
-def test_given_depth_is_respected_within_its_noise(trained, sampler):
+def test_given_depth_is_respected_within_its_noise(trained, model):
     depths = np.repeat([30.0, 300.0, 3000.0], 200)
-    counts, _ = generate(sampler, GenerationRequest.build(trained.schema, depth=depths, **FAST))
+    counts, _ = generate(model, GenerationRequest.build(trained.schema, depth=depths, **FAST))
     totals = np.asarray(counts.sum(1)).ravel()
     for depth in (30.0, 300.0, 3000.0):
         x = totals[depths == depth]
@@ -162,17 +165,17 @@ def test_given_depth_is_respected_within_its_noise(trained, sampler):
         assert x.std() / np.sqrt(200) < 0.1 * depth
 
 
-def test_generated_depth_stays_in_the_range_of_the_training_cells(trained, sampler, monkeypatch):
+def test_generated_depth_stays_in_the_range_of_the_training_cells(trained, model, monkeypatch):
     seen = []
-    sample_counts = type(sampler.vae).sample_counts
+    sample_counts = type(model.vae).sample_counts
     monkeypatch.setattr(
-        type(sampler.vae),
+        type(model.vae),
         "sample_counts",
         lambda self, latents, library_size, *rest: (
             seen.append(library_size) or sample_counts(self, latents, library_size, *rest)
         ),
     )
-    generate(sampler, GenerationRequest.build(trained.schema, 1280, **FAST))
+    generate(model, GenerationRequest.build(trained.schema, 1280, **FAST))
     depth = torch.cat(seen).numpy()
     assert depth.min() >= trained.schema.depth.minimum * (1 - 1e-6)
     assert depth.max() <= trained.schema.depth.maximum * (1 + 1e-6)
@@ -180,23 +183,23 @@ def test_generated_depth_stays_in_the_range_of_the_training_cells(trained, sampl
     assert depth.std() > 0.3 * np.std(trained.schema.depth.quantiles)
 
 
-def test_list_of_genes_is_a_slice_of_all(trained, sampler, request_300):
+def test_list_of_genes_is_a_slice_of_all(trained, model, request_300):
     names = ["GENE40", "GENE3", "GENE17"]
     index = trained.schema.gene_index(names)
-    some = generate(sampler, dataclasses.replace(request_300, genes=index))
-    everything = generate(sampler, request_300)
+    some = generate(model, dataclasses.replace(request_300, genes=index))
+    everything = generate(model, request_300)
     assert (some[0] != everything[0][:, index]).nnz == 0
     assert some[0].has_sorted_indices
     np.testing.assert_array_equal(some[1], everything[1])
 
 
-def test_conditions_are_seen_by_the_network(trained, sampler):
+def test_conditions_are_seen_by_the_network(trained, model):
     """The same noise with another label gives other latents; without guidance, and with the label hidden, the same."""
 
     def latents(cell_type, guidance):
         conditions = {"cell_type": cell_type}
         request = GenerationRequest.build(trained.schema, 20, conditions=conditions, guidance=guidance, **FAST)
-        return generate(sampler, request)[1]
+        return generate(model, request)[1]
 
     assert np.abs(latents("T cell", 1.0) - latents("B cell", 1.0)).max() > 1e-4
     np.testing.assert_array_equal(latents("T cell", 0.0), latents("B cell", 0.0))
@@ -205,31 +208,31 @@ def test_conditions_are_seen_by_the_network(trained, sampler):
 
 
 def test_dispersion_follows_the_category_asked_for(trained, request_300, monkeypatch):
-    sampler, seen = trained._trained(), []
-    assert sampler.dispersion_attribute == 0
-    sample = type(sampler.vae.likelihood).sample
+    model, seen = trained.trained, []
+    assert model.dispersion_attribute == 0
+    sample = type(model.vae.likelihood).sample
     monkeypatch.setattr(
-        type(sampler.vae.likelihood),
+        type(model.vae.likelihood),
         "sample",
         lambda self, mean, generator, categories=None: (
             seen.append(categories) or sample(self, mean, generator, categories)
         ),
     )
-    generate(sampler, request_300)
+    generate(model, request_300)
     np.testing.assert_array_equal(torch.cat(seen)[:300], request_300.categorical[:, 0])
 
 
-def test_steps_and_solver_are_what_the_network_is_called_for(trained, sampler, monkeypatch):
+def test_steps_and_solver_are_what_the_network_is_called_for(trained, model, monkeypatch):
     for solver, steps, calls in (("euler", 3, 3), ("heun", 3, 6), ("midpoint", 5, 10)):
         seen = []
-        forward = type(sampler.prior).forward
+        forward = type(model.prior).forward
         with monkeypatch.context() as patch:
             patch.setattr(
-                type(sampler.prior),
+                type(model.prior),
                 "forward",
                 lambda self, *args, forward=forward, seen=seen: seen.append(len(args[0])) or forward(self, *args),
             )
-            generate(sampler, GenerationRequest.build(trained.schema, 5, solver=solver, steps=steps))
+            generate(model, GenerationRequest.build(trained.schema, 5, solver=solver, steps=steps))
         assert seen == [CHUNK_CELLS] * calls
 
 
@@ -245,17 +248,17 @@ def test_model_without_attributes_generates():
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_few_step_solver_is_near_the_fine_one_and_depends_on_no_batch(trained, sampler, guidance):
+def test_few_step_solver_is_near_the_fine_one_and_depends_on_no_batch(trained, model, guidance):
     def request(**solver):
         return GenerationRequest.build(
             trained.schema, 300, conditions={"cell_type": "B cell"}, seed=3, guidance=guidance, **solver
         )
 
-    fine = generate(sampler, request(solver="heun", steps=25))[1]
-    few = generate(sampler, request(solver="few_step"))
-    coarse = generate(sampler, request(solver="midpoint", steps=2))[1]
+    fine = generate(model, request(solver="heun", steps=25))[1]
+    few = generate(model, request(solver="few_step"))
+    coarse = generate(model, request(solver="midpoint", steps=2))[1]
     assert np.abs(few[1] - fine).mean() < np.abs(coarse - fine).mean()
-    assert same(few, generate(sampler, request(solver="few_step", steps=4), batch_size=128))
+    assert same(few, generate(model, request(solver="few_step", steps=4), batch_size=128))
 
 
 def test_few_step_solver_that_was_not_fitted_is_refused_before_anything_is_generated(trained, tmp_path):

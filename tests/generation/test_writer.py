@@ -11,8 +11,10 @@ import scanpy
 import scipy.sparse as sp
 
 from scldm.errors import UserError
+from scldm.files import check_file_can_be_made
+from scldm.generation.header import CellsHeader
 from scldm.generation.request import GenerationRequest
-from scldm.generation.writer import CellBlock, CellsHeader, check_writable, collect_cells, write_cells
+from scldm.generation.writer import CellBlock, collect_cells, write_cells
 
 GENES = ("alpha", "beta", "gamma", "delta")
 
@@ -153,7 +155,7 @@ def test_impossible_destinations_are_refused_beforehand(tmp_path, monkeypatch):
         (tmp_path / "file" / "cells.h5ad", "cannot be written"),
     ):
         with pytest.raises(UserError, match=message):
-            check_writable(path, overwrite=True)
+            check_file_can_be_made(path, overwrite=True)
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(UserError, match="no permission to write"):
-        check_writable(tmp_path / "cells.h5ad", overwrite=False)
+        check_file_can_be_made(tmp_path / "cells.h5ad", overwrite=False)

@@ -67,7 +67,7 @@ def test_two_processes_end_with_the_weights_of_one(runs):
 
 def test_two_processes_fit_solvers_that_solve_alike(runs):
     """Their coefficients may differ by more than where they take a cell."""
-    alone, together = (ScLDM.load(runs[n] / "model", device="cpu")._trained() for n in (1, 2))
+    alone, together = (ScLDM.load(runs[n] / "model", device="cpu").trained for n in (1, 2))
     prior, n_cells = alone.prior, 50
     start = torch.randn(n_cells, prior.state_size, generator=torch.Generator().manual_seed(0))
     codes = torch.full((n_cells, len(prior.attributes.tables)), -1)

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from scldm.errors import UserError
 from scldm.model import ScLDM
-from scldm.model_directory import FILES, FORMAT_VERSION, check_absent, model_card, read_model
+from scldm.storage.card import model_card
+from scldm.storage.directory import FILES, check_model_directory_can_be_made, read_model
+from scldm.storage.migrations import FORMAT_VERSION
 
 FAST = {"steps": 2}
 
@@ -77,7 +79,7 @@ def test_directory_holds_all_that_is_needed_and_nothing_else(trained, model_dir)
     assert json.loads((model_dir / "config.json").read_text())["format_version"] == FORMAT_VERSION
     assert len((model_dir / "metrics.jsonl").read_text().splitlines()) == 6
     moments = load_file(model_dir / "prior.safetensors")["latent_mean"]
-    assert torch.equal(moments, trained._trained().statistics.mean)
+    assert torch.equal(moments, trained.trained.statistics.mean)
 
 
 def test_loaded_model_has_no_cells_to_train_on(model_dir):
@@ -245,7 +247,7 @@ def test_existing_model_is_replaced_only_on_demand(trained, directory):
 def test_directory_that_is_not_a_model_is_never_deleted(trained, tmp_path, names):
     for name in names:
         (tmp_path / name).write_text("precious")
-    with pytest.raises(UserError, match="is not a model directory and will not be overwritten"):
+    with pytest.raises(UserError, match="is not a model directory, or holds other things"):
         trained.save(tmp_path, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == names
     assert {(tmp_path / name).read_text() for name in names} == {"precious"}
@@ -260,19 +262,19 @@ def test_empty_directory_is_used_on_demand(trained, tmp_path):
 def test_impossible_places_are_refused_beforehand(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file; name a directory"):
-        check_absent(tmp_path / "file", overwrite=True)
+        check_model_directory_can_be_made(tmp_path / "file", overwrite=True)
     with pytest.raises(UserError, match="cannot be made"):
-        check_absent(tmp_path / "file" / "model", overwrite=False)
+        check_model_directory_can_be_made(tmp_path / "file" / "model", overwrite=False)
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(UserError, match="no permission to write"):
-        check_absent(tmp_path / "model", overwrite=False)
+        check_model_directory_can_be_made(tmp_path / "model", overwrite=False)
 
 
 def test_failure_while_saving_leaves_nothing(trained, tmp_path, monkeypatch):
     def dying(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("scldm.model_directory.model_card", dying)
+    monkeypatch.setattr("scldm.storage.directory.model_card", dying)
     with pytest.raises(OSError, match="disk full"):
         trained.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

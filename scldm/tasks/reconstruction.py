@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from scldm.nn.objective import step_generator
-
-if TYPE_CHECKING:
-    from scldm.model import ScLDM
+from scldm.seeds import generator
+from scldm.tasks.cells import open_aligned
+from scldm.trained import TrainedModel
 
 __all__ = ["reconstruct"]
 
@@ -21,7 +18,7 @@ BATCH_CELLS = 512
 
 
 @torch.inference_mode()
-def reconstruct(model: ScLDM, adata: ad.AnnData, *, layer: str | None = None, seed: int = 0) -> ad.AnnData:
+def reconstruct(model: TrainedModel, adata: ad.AnnData, *, layer: str | None = None, seed: int = 0) -> ad.AnnData:
     """Encode real cells, draw from their posteriors, decode, and draw counts at every cell's own depth.
 
     Nothing here comes from the prior: what these cells lack of real ones was lost in the autoencoder.
@@ -29,7 +26,7 @@ def reconstruct(model: ScLDM, adata: ad.AnnData, *, layer: str | None = None, se
     Parameters
     ----------
     model
-        Trained.
+        The model.
     adata
         Real cells; genes are aligned by name, and attributes that the model has are used where the cells have them.
     layer
@@ -44,18 +41,18 @@ def reconstruct(model: ScLDM, adata: ad.AnnData, *, layer: str | None = None, se
     Raises
     ------
     UserError
-        If the model is not trained or the cells cannot be read.
+        If the cells cannot be read.
     """
-    sampler, source = model._trained(), model.open_aligned(adata, layer=layer)
-    device, attribute = sampler.device, sampler.dispersion_attribute
+    source = open_aligned(model, adata, layer=layer)
+    device, attribute = model.device, model.dispersion_attribute
     blocks = []
     for number, start in enumerate(range(0, source.n_cells, BATCH_CELLS)):
-        generator = step_generator(seed, "reconstruct", number, device)
+        rng = generator(seed, "reconstruct", number, device, model.config.seeding)
         batch = source.batch(np.arange(start, min(start + BATCH_CELLS, source.n_cells))).to(device)
-        posterior = sampler.vae.encode(batch)
-        latents = posterior.sample(torch.randn(posterior.mean.shape, generator=generator, device=device))
+        posterior = model.vae.encode(batch)
+        latents = posterior.sample(torch.randn(posterior.mean.shape, generator=rng, device=device))
         category = None if attribute is None else batch.categorical[:, attribute]
-        counts = sampler.vae.sample_counts(latents, batch.library_size, generator, category)
+        counts = model.vae.sample_counts(latents, batch.library_size, rng, category)
         blocks.append(counts.to_csr())
     var = pd.DataFrame(index=pd.Index(model.schema.genes, dtype=object))
     return ad.AnnData(sp.vstack(blocks, format="csr"), obs=adata.obs.copy(), var=var)

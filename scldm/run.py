@@ -1,66 +1,41 @@
-"""A whole training: split, autoencoder, latents of every cell, prior."""
+"""A whole training: split, autoencoder, latents of every cell, prior; from cells to a trained model."""
 
 from __future__ import annotations
 
-import os
+import contextlib
+import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from scldm.config import RunConfig
 from scldm.data.backed import BackedSource
 from scldm.data.sampler import CellDataset
+from scldm.data.schema import DatasetSchema
 from scldm.data.source import CellSource
 from scldm.data.split import split_cells
 from scldm.data.unpacked import UnpackedRows
-from scldm.networks import build_prior, build_vae, dispersion_attribute
+from scldm.errors import UserError
+from scldm.files import atomic_file
 from scldm.nn.objective import Objective
 from scldm.prior.dit import DiT
 from scldm.prior.few_step import FewStepSolvers, collect_few_step, fit_to_prior
-from scldm.prior.latents import EncodedCells, LatentStatistics, LatentStore
+from scldm.prior.latents import LatentStore
 from scldm.prior.objective import PriorObjective
+from scldm.seeds import seed_modules
+from scldm.tasks.representation import encoded_blocks
+from scldm.trained import TrainedModel, TrainingSummary, build_prior, build_vae, dispersion_attribute
 from scldm.training.stages import run_stage
 from scldm.training.tracking import MetricsLog
+from scldm.training.workspace import open_workspace
 from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
 
-__all__ = ["ENCODE_BATCH", "TrainedNetworks", "encoded_blocks", "split_source", "train_networks"]
-
-ENCODE_BATCH = 512
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedNetworks:
-    """What a training leaves.
-
-    Attributes
-    ----------
-    vae, prior
-        With averaged weights.
-    statistics
-        Standardisation of the latents.
-    few_step
-        Solvers fitted to the prior, by their number of evaluations and the kind of field.
-    vae_summary, prior_summary
-        How each stage ended, see :class:`scldm.training.loop.StageResult`.
-    n_training_cells, n_validation_cells
-        Numbers of cells.
-    """
-
-    vae: VAE
-    prior: DiT
-    statistics: LatentStatistics
-    few_step: FewStepSolvers
-    vae_summary: dict[str, Any]
-    prior_summary: dict[str, Any]
-    n_training_cells: int
-    n_validation_cells: int
+__all__ = ["identity", "kept_if_of_use", "split_source", "train_model"]
 
 
 def split_source(source: CellSource, config: RunConfig) -> tuple[CellSource, CellSource]:
@@ -83,14 +58,18 @@ def split_source(source: CellSource, config: RunConfig) -> tuple[CellSource, Cel
     return source.subset(training), source.subset(validation)
 
 
-def train_networks(
+def identity(config: RunConfig, schema: DatasetSchema) -> dict[str, Any]:
+    """Return everything that determines the outcome of a training, as JSON: only the same run continues another."""
+    return {"config": config.outcome(), "schema": schema.to_dict()}
+
+
+def train_model(
     source: CellSource,
     config: RunConfig,
     work: Path,
-    log: MetricsLog,
     accelerator: Accelerator,
     on_step: Callable[[str, int], None] | None = None,
-) -> TrainedNetworks:
+) -> TrainedModel:
     """Train both stages, or continue where an earlier run in ``work`` stopped.
 
     Parameters
@@ -100,15 +79,23 @@ def train_networks(
     config
         The whole run.
     work
-        Directory for checkpoints, latents and, of a backed file, unpacked counts.
-    log, accelerator
-        See :func:`scldm.training.loop.train_stage`.
+        Directory for checkpoints, latents, ``metrics.jsonl`` and, of a backed file, unpacked counts.
+    accelerator
+        Where to train; all its processes call this.
     on_step
         Called with the stage's name and the number of steps done after every step.
+
+    Raises
+    ------
+    UserError
+        If the cells allow no validation split, the batch cannot be shared by the processes, training diverges, or
+        ``work`` holds something else than an unfinished training of this model on these data.
     """
+    open_workspace(work, identity(config, source.schema), accelerator)
+    log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, config)
     if isinstance(source, BackedSource) and config.data.unpack:
         source = _unpack_once(source, work / "counts", accelerator)
-    training, validation = split_source(source, config)
+    schema, (training, validation) = source.schema, split_source(source, config)
 
     def stage(name: str, objective: Objective, training_data: Any, validation_data: Any) -> dict[str, Any]:
         return run_stage(
@@ -123,47 +110,61 @@ def train_networks(
             on_step=on_step,
         )
 
-    torch.manual_seed(config.seed)
-    vae = build_vae(config, source.schema, training.gene_totals())
-    vae_objective = VAEObjective(vae, dispersion_attribute(config, source.schema), training.n_cells)
+    seed_modules(config.seed, "vae/weights", seeding=config.seeding)
+    vae = build_vae(config, schema, training.gene_totals())
+    vae_objective = VAEObjective(vae, dispersion_attribute(config, schema), training.n_cells)
     vae_summary = stage("vae", vae_objective, CellDataset(training), CellDataset(validation))
 
     latents = _encode_once(vae, training, work / "latents-training", accelerator)
     validation_latents = _encode_once(vae, validation, work / "latents-validation", accelerator)
 
-    torch.manual_seed(config.seed + 1)
-    prior = build_prior(config, source.schema)
+    # Another seed, because the 32-bit kind takes no notice of the purpose.
+    seed_modules(config.seed + 1, "prior/weights", seeding=config.seeding)
+    prior = build_prior(config, schema)
     prior_objective = PriorObjective(prior, latents.statistics, config.prior)
     prior_summary = stage("prior", prior_objective, latents, validation_latents)
     few_step = _fit_once(prior, latents, config, work / "few-step.safetensors", accelerator)
-    return TrainedNetworks(
-        vae, prior, latents.statistics, few_step, vae_summary, prior_summary, training.n_cells, validation.n_cells
+    log.close()
+    summary = TrainingSummary(
+        n_training_cells=training.n_cells,
+        n_validation_cells=validation.n_cells,
+        processes=accelerator.num_processes,
+        device=str(accelerator.device),
+        vae=vae_summary,
+        prior=prior_summary,
     )
+    metrics = (work / "metrics.jsonl").read_text(encoding="utf-8") if accelerator.is_main_process else ""
+    model = TrainedModel(config, schema, vae, prior, latents.statistics, summary, few_step, metrics)
+    return model.to(accelerator.device)
 
 
-def encoded_blocks(
-    vae: VAE, cells: CellSource, batch_size: int = ENCODE_BATCH, *, use_attributes: bool
-) -> Iterator[EncodedCells]:
-    """Encode cells batch by batch.
+@contextlib.contextmanager
+def kept_if_of_use(work: Path, continuing: bool, accelerator: Accelerator) -> Iterator[None]:
+    """Train in a directory from which the same command continues, and remove it where that would be of no use.
 
     Parameters
     ----------
-    vae
-        Trained, in evaluation mode.
-    cells
-        In the gene order of the model.
-    batch_size
-        Cells encoded at a time.
-    use_attributes
-        Whether the encoder is told the attributes of the cells, as far as they are known.
+    work
+        The working directory.
+    continuing
+        Whether it held a run before; such a one is always kept.
+    accelerator
+        All its processes enter; the main one removes.
+
+    Raises
+    ------
+    UserError
+        From the training; or if a file in ``work`` is damaged.
     """
-    device = next(vae.parameters()).device
-    for start in range(0, cells.n_cells, batch_size):
-        batch = cells.batch(np.arange(start, min(start + batch_size, cells.n_cells)))
-        seen = batch if use_attributes else batch.hide_attributes()
-        mean, log_variance = vae.encode_arrays(seen.to(device))
-        depth = cells.schema.depth.to_normal(batch.library_size.numpy()).astype(np.float32)
-        yield EncodedCells(mean, log_variance, depth, batch.categorical.numpy(), batch.continuous.numpy())
+    try:
+        yield
+    except UserError:
+        # The training would stop at the same place again.
+        if accelerator.is_main_process and not continuing:
+            shutil.rmtree(work)
+        raise
+    except SafetensorError as error:
+        raise UserError(f"a file in '{work}' is damaged ({error}); delete the directory to start anew.") from error
 
 
 def _unpack_once(source: BackedSource, directory: Path, accelerator: Accelerator) -> CellSource:
@@ -178,9 +179,8 @@ def _fit_once(
 ) -> FewStepSolvers:
     if accelerator.is_main_process and not path.is_file():
         fitted = fit_to_prior(prior.to(accelerator.device), latents, config.prior, config.seed)
-        partial = path.with_suffix(".partial")
-        save_file({n: t for (_, kind), solver in fitted.items() for n, t in solver.tensors(kind).items()}, partial)
-        os.replace(partial, path)
+        with atomic_file(path) as partial:
+            save_file({n: t for (_, kind), solver in fitted.items() for n, t in solver.tensors(kind).items()}, partial)
     accelerator.wait_for_everyone()
     return collect_few_step(load_file(path), prior.state_size)
 

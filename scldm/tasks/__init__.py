@@ -1,0 +1,1 @@
+"""What is done to given cells with a trained model; one file for each task."""
