@@ -17,6 +17,7 @@ from scldm.errors import UserError
 from scldm.model import ScLDM
 from scldm.prior.latents import LatentStore
 from scldm.run import split_source
+from scldm.tasks.cells import open_aligned
 
 FAST = {"steps": 2}
 
@@ -230,7 +231,7 @@ def test_genes_are_aligned_by_name(trained):
     zeroed[:, 50:] = 0
     expected = trained.get_latent_representation(ad.AnnData(sp.csr_matrix(zeroed), var=adata.var))
     np.testing.assert_allclose(trained.get_latent_representation(fewer), expected, atol=1e-5)
-    coverage = trained.open_aligned(fewer).coverage
+    coverage = open_aligned(trained.trained, fewer).coverage
     assert (coverage.n_schema, coverage.n_found) == (60, 50)
 
 

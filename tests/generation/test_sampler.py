@@ -130,7 +130,7 @@ def test_chunks_differ_from_each_other(trained, model):
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_processes_share_the_blocks_in_turn(model, request_300, monkeypatch, world_size):
     """Each rank makes its own blocks; together, in order, they are what one process makes."""
-    expected = [b.counts for b in model.blocks(request_300, 1)]
+    expected = [b.counts for b in module.generate(model, request_300, 1)]
     made: dict[int, list] = {}
 
     def no_gather(block, rank, world_size):
@@ -139,7 +139,7 @@ def test_processes_share_the_blocks_in_turn(model, request_300, monkeypatch, wor
 
     monkeypatch.setattr("scldm.generation.sampler._gather", no_gather)
     for rank in range(world_size):
-        assert list(model.blocks(request_300, 1, rank=rank, world_size=world_size)) == []
+        assert list(module.generate(model, request_300, 1, rank=rank, world_size=world_size)) == []
     rounds = zip(*(made[rank] for rank in range(world_size)), strict=True)
     blocks = [block for one_round in rounds for block in one_round if block is not None]
     assert len(blocks) == 3
@@ -149,7 +149,7 @@ def test_processes_share_the_blocks_in_turn(model, request_300, monkeypatch, wor
 
 def test_progress_counts_every_cell(model, request_300):
     seen: list[int] = []
-    for _ in model.blocks(request_300, 128, on_cells=seen.append):
+    for _ in module.generate(model, request_300, 128, on_cells=seen.append):
         pass
     assert seen == [128, 128, 44]
 

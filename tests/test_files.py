@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scldm.errors import UserError
+from scldm.files import (
+    atomic_directory,
+    atomic_file,
+    check_directory_can_be_made,
+    check_file_can_be_made,
+    check_is_another_file,
+    holds_only,
+    write_text,
+)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(p.name for p in directory.iterdir())
+
+
+def test_a_file_appears_when_it_is_complete_and_nothing_else_does(tmp_path):
+    path = tmp_path / "deep" / "cells.txt"
+    with atomic_file(path) as partial:
+        partial.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["cells.txt"]
+
+
+def test_a_failure_keeps_the_file_that_was_there(tmp_path):
+    path = tmp_path / "cells.txt"
+    write_text(path, "precious")
+    with pytest.raises(RuntimeError, match="half way"), atomic_file(path) as partial:
+        partial.write_text("new")
+        raise RuntimeError("half way")
+    assert path.read_text() == "precious"
+    assert names(tmp_path) == ["cells.txt"]
+
+
+def test_a_directory_appears_whole(tmp_path):
+    path = tmp_path / "model"
+    with atomic_directory(path) as partial:
+        (partial / "inner").mkdir()
+        (partial / "inner" / "a.txt").write_text("a")
+        assert not path.exists()
+    assert (path / "inner" / "a.txt").read_text() == "a"
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_failure_leaves_no_directory(tmp_path):
+    with pytest.raises(ZeroDivisionError), atomic_directory(tmp_path / "model") as partial:
+        (partial / str(1 / len(list(partial.iterdir())))).write_text("a")
+    assert names(tmp_path) == []
+
+
+def test_a_directory_is_replaced_only_on_demand(tmp_path):
+    path = tmp_path / "model"
+    with atomic_directory(path) as partial:
+        (partial / "old.txt").write_text("old")
+    with pytest.raises(FileExistsError), atomic_directory(path) as partial:
+        (partial / "new.txt").write_text("new")
+    with pytest.raises(RuntimeError, match="half way"), atomic_directory(path, overwrite=True):
+        raise RuntimeError("half way")
+    assert names(path) == ["old.txt"]
+    with atomic_directory(path, overwrite=True) as partial:
+        (partial / "new.txt").write_text("new")
+    assert names(path) == ["new.txt"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_everything_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append(f"flush {Path(f'/proc/self/fd/{fd}').readlink().name}"))
+    monkeypatch.setattr(os, "replace", lambda a, b: done.append("rename") or replace(a, b))
+    write_text(tmp_path / "a.txt", "a")
+    assert done == ["flush a.txt", "rename", f"flush {tmp_path.name}"]
+    done.clear()
+    with atomic_directory(tmp_path / "model") as partial:
+        (partial / "b.txt").write_text("b")
+    assert done == ["flush b.txt", "flush new", "rename", f"flush {tmp_path.name}"]
+    assert fsync is not os.fsync
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from scldm import files
+path, moment = Path(sys.argv[1]), sys.argv[2]
+if moment == "between":
+    # The second rename of a replacement never comes.
+    replace, seen = os.replace, []
+    def dying(a, b):
+        seen.append(a)
+        if len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(a, b)
+    os.replace = dying
+with files.atomic_directory(path, overwrite=True) as partial:
+    (partial / "new.txt").write_text("new")
+    if moment == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("moment", ["writing", "between"])
+def test_what_a_killed_process_left_is_removed_and_what_it_took_away_is_put_back(tmp_path, moment):
+    path = tmp_path / "model"
+    with atomic_directory(path) as partial:
+        (partial / "old.txt").write_text("old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), moment], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == (2 if moment == "writing" else 1)
+    with pytest.raises(FileExistsError), atomic_directory(path):
+        pass
+    assert names(tmp_path) == ["model"]
+    assert (path / "old.txt").read_text() == "old"
+
+
+def test_the_place_of_a_living_process_and_other_names_are_left_alone(tmp_path):
+    other = tmp_path / ".model.2.partial-abc"
+    other.mkdir()
+    with atomic_directory(tmp_path / "model") as mine:
+        with pytest.raises(FileExistsError), atomic_directory(tmp_path / "model") as theirs:
+            (theirs / "a.txt").write_text("theirs")
+            assert mine.is_dir()
+            (tmp_path / "model").mkdir()
+        (tmp_path / "model").rmdir()
+        (mine / "a.txt").write_text("mine")
+    assert (tmp_path / "model" / "a.txt").read_text() == "mine"
+    assert names(tmp_path) == [".model.2.partial-abc", "model"]
+
+
+def test_names_as_long_as_a_file_system_allows(tmp_path):
+    path = tmp_path / ("n" * 250)
+    write_text(path, "long")
+    assert path.read_text() == "long"
+    assert len(names(tmp_path)) == 1
+
+
+def test_where_a_file_can_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "there.h5ad").write_text("")
+    (tmp_path / "directory.h5ad").mkdir()
+    for path, message in (
+        (tmp_path / "cells.csv", "must end in .h5ad"),
+        (tmp_path / "directory.h5ad", "is a directory"),
+        (tmp_path / "there.h5ad", r"exists already; pass --overwrite \(in Python: overwrite=True\)"),
+        (tmp_path / "file" / "cells.h5ad", "cannot be written: '.*file' is a file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_file_can_be_made(path, overwrite=False)
+    check_file_can_be_made(tmp_path / "there.h5ad", overwrite=True)
+    check_file_can_be_made(tmp_path / "new" / "cells.txt", overwrite=False, suffix=None)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match="no permission to write"):
+        check_file_can_be_made(tmp_path / "cells.h5ad", overwrite=False)
+
+
+def test_the_file_that_is_read_is_not_written(tmp_path):
+    (tmp_path / "a.h5ad").write_text("")
+    (tmp_path / "b.h5ad").symlink_to(tmp_path / "a.h5ad")
+    with pytest.raises(UserError, match="is the file that is read"):
+        check_is_another_file(tmp_path / "b.h5ad", tmp_path / "a.h5ad")
+    check_is_another_file(tmp_path / "c.h5ad", tmp_path / "a.h5ad")
+    check_is_another_file(tmp_path / "a.h5ad", None)
+
+
+def test_where_a_directory_can_be_made(tmp_path, monkeypatch):
+    def check(name: str, overwrite: bool = False) -> None:
+        check_directory_can_be_made(
+            tmp_path / name, overwrite, what="a report", is_ours=holds_only({"report.html", "metrics.json"})
+        )
+
+    (tmp_path / "file").write_text("")
+    for name, content in (("ours", "report.html"), ("foreign", "notes.txt")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / content).write_text("")
+    (tmp_path / "empty").mkdir()
+    check("new/report")
+    check("ours", overwrite=True)
+    check("empty", overwrite=True)
+    for name, overwrite, message in (
+        ("file", True, "is a file; name a directory for a report"),
+        ("file/report", True, "cannot be made"),
+        ("foreign", True, "is not a report, or holds other things"),
+        ("ours", False, "exists already; pass --overwrite"),
+        ("empty", False, "exists already; pass --overwrite"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check(name, overwrite)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match="no permission to write"):
+        check("new")
