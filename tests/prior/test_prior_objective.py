@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from scldm.config import PriorConfig
+from scldm.config import PriorConfig, TrainingConfig
 from scldm.nn.objective import step_generator
 from scldm.prior.dit import DiT
 from scldm.prior.latents import LatentBatch, LatentStatistics
@@ -42,9 +42,10 @@ def batch_of(n_cells: int = N_CELLS, log_variance: float = -1.0, seed: int = 0) 
     )
 
 
-def objective_of(network: type[DiT] = Spy, **changes) -> PriorObjective:
+def objective_of(network: type[DiT] = Spy, width: int = 8, **changes) -> PriorObjective:
     torch.manual_seed(0)
-    return PriorObjective(network(3, 2, 8, 1, 2, (3, 3), 1), STATISTICS, PriorConfig(width=8, n_heads=2, **changes))
+    config = PriorConfig(width=width, n_heads=2, **changes)
+    return PriorObjective(network(3, 2, width, 1, 2, (3, 3), 1), STATISTICS, config)
 
 
 def noise_of(objective: PriorObjective, n_cells: int = N_CELLS, step: int = 0) -> dict[str, torch.Tensor]:
@@ -141,21 +142,26 @@ def test_untrained_network_has_the_loss_of_a_velocity_of_zero():
 
 def test_conditional_means_are_learnt():
     """Two categories with opposite latents: after training, the velocity at time 0 points to the right one."""
-    objective = objective_of(DiT, given_depth_fraction=0.0)
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=5e-3)
+    objective, n_steps = objective_of(DiT, width=32, given_depth_fraction=0.0), 150
+    # Clipped and with a rate that ends at zero, as the product trains: of six seeds, the worst is 0.12 off.
+    config = TrainingConfig(learning_rate=1e-2)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=config.learning_rate, betas=config.betas)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
     random = np.random.default_rng(0)
-    for step in range(150):
-        codes = torch.from_numpy(random.integers(0, 2, (128, 1)))
+    for step in range(n_steps):
+        codes = torch.from_numpy(random.integers(0, 2, (256, 1)))
         batch = LatentBatch(
             mean=STATISTICS.mean + STATISTICS.std * (2.0 * codes - 1),
-            log_variance=torch.full((128, STATE), -30.0),
-            depth=torch.zeros(128),
-            categorical=torch.cat([codes, torch.full((128, 1), -1)], 1),
-            continuous=torch.full((128, 1), torch.nan),
+            log_variance=torch.full((256, STATE), -30.0),
+            depth=torch.zeros(256),
+            categorical=torch.cat([codes, torch.full((256, 1), -1)], 1),
+            continuous=torch.full((256, 1), torch.nan),
         )
         optimizer.zero_grad()
-        objective(batch, noise_of(objective, 128, step))["loss"].mean().backward()
+        objective(batch, noise_of(objective, 256, step))["loss"].mean().backward()
+        nn.utils.clip_grad_norm_(objective.parameters(), config.clip_norm)
         optimizer.step()
+        decay.step()
     # At time 0 the best velocity is the conditional mean of the data minus the noise.
     noise = torch.randn(600, STATE + 1, generator=torch.Generator().manual_seed(0))
     for code, expected in ((0, -1.0), (1, 1.0), (-1, 0.0)):

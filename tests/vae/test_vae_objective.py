@@ -6,6 +6,7 @@ import scipy.sparse as sp
 import tiny
 import torch
 
+from scldm.config import TrainingConfig
 from scldm.data.batch import CellBatch
 from scldm.nn.objective import step_generator
 from scldm.vae.model import VAE
@@ -92,17 +93,20 @@ def test_a_single_batch_is_learnt_by_heart(layout, bottleneck):
     counts = random.poisson(rates)
     batch = CellBatch.from_csr(sp.csr_matrix(counts))
     torch.manual_seed(0)
-    config = tiny.tiny_vae(layout=layout, bottleneck=bottleneck, kl_weight=0.01)
-    objective = VAEObjective(VAE(config, N_GENES, gene_totals=counts.sum(0).astype(np.float64)))
+    vae_config = tiny.tiny_vae(layout=layout, bottleneck=bottleneck, kl_weight=0.01)
+    objective = VAEObjective(VAE(vae_config, N_GENES, gene_totals=counts.sum(0).astype(np.float64)))
     with torch.no_grad():
         independent = objective.network.likelihood.negative_log_likelihood(
             torch.from_numpy(np.log(counts.sum(0) / counts.sum())).float().expand(16, -1), batch
         ).mean()
-    optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-2)
-    for step in range(300):
+    # As the product trains. Of seven seeds, every one ends between 84 and 104; at 1e-2 the loss jumps now and then.
+    config = TrainingConfig(learning_rate=3e-3)
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=config.learning_rate, betas=config.betas)
+    for step in range(200):
         losses = objective(batch, noise_of(objective, 16, step))
         optimizer.zero_grad()
         losses["loss"].mean().backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters(), config.clip_norm)
         optimizer.step()
     objective.eval()
     learnt = objective(batch, noise_of(objective, 16))["nll"].mean()
