@@ -179,15 +179,27 @@ def _place_beside(path: Path) -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     prefix = _prefix(path.name)
     _remove_leftovers(path.absolute(), prefix)
-    place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    lock = os.open(place, os.O_RDONLY)
+    place, lock = _locked_place(prefix, parent)
     try:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked_place(prefix: str, parent: Path) -> tuple[Path, int]:
+    """Make a directory and lock it; again, if another process took it for a leftover before it was locked."""
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        try:
+            lock = os.open(place, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        if place.exists():
+            return place, lock
         os.close(lock)
 
 
