@@ -14,11 +14,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from scldm.config import RunConfig
-from scldm.data.backed import BackedSource
-from scldm.data.sampler import CellDataset
-from scldm.data.source import CellSource
+from scldm.data.source import CellDataset, CellSource
 from scldm.data.split import split_cells
-from scldm.data.unpacked import UnpackedRows
 from scldm.networks import build_prior, build_vae, dispersion_attribute
 from scldm.nn.objective import Objective
 from scldm.prior.dit import DiT
@@ -106,7 +103,7 @@ def train_networks(
     on_step
         Called with the stage's name and the number of steps done after every step.
     """
-    if isinstance(source, BackedSource) and config.data.unpack:
+    if config.data.unpack:
         source = _unpack_once(source, work / "counts", accelerator)
     training, validation = split_source(source, config)
 
@@ -166,8 +163,8 @@ def encoded_blocks(
         yield EncodedCells(mean, log_variance, depth, batch.categorical.numpy(), batch.continuous.numpy())
 
 
-def _unpack_once(source: BackedSource, directory: Path, accelerator: Accelerator) -> CellSource:
-    if accelerator.is_main_process and not UnpackedRows.is_complete(directory):
+def _unpack_once(source: CellSource, directory: Path, accelerator: Accelerator) -> CellSource:
+    if accelerator.is_main_process:
         source.unpack(directory)
     accelerator.wait_for_everyone()
     return source.unpacked(directory)
