@@ -96,7 +96,7 @@ def open_source(
     )
     if isinstance(data, str) and data == "demo":
         data, backed = load_demo(), False
-    with _errors_name(data):
+    with _naming_the_file(data):
         store, obs = open_store(data, layer, backed=backed)
         # Closed after use, because training may fork workers, which must not inherit an open file.
         with contextlib.closing(store):
@@ -151,7 +151,7 @@ def _frequent_genes(store: Store, scan: Scan, reading: Reading) -> tuple[str, ..
 
 
 @contextlib.contextmanager
-def _errors_name(data: CellData) -> Iterator[None]:
+def _naming_the_file(data: CellData) -> Iterator[None]:
     """Put the path of what is read into every error that does not name it."""
     try:
         yield
