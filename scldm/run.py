@@ -13,12 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from scldm.config import RunConfig
-from scldm.data.backed import BackedSource
-from scldm.data.sampler import CellDataset
 from scldm.data.schema import DatasetSchema
-from scldm.data.source import CellSource
+from scldm.data.source import CellDataset, CellSource
 from scldm.data.split import split_cells
-from scldm.data.unpacked import UnpackedRows
 from scldm.errors import UserError
 from scldm.files import atomic_file
 from scldm.nn.objective import Objective
@@ -93,7 +90,7 @@ def train_model(
     """
     open_workspace(work, identity(config, source.schema), accelerator)
     log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, config)
-    if isinstance(source, BackedSource) and config.data.unpack:
+    if config.data.unpack:
         source = _unpack_once(source, work / "counts", accelerator)
     schema, (training, validation) = source.schema, split_source(source, config)
 
@@ -167,8 +164,8 @@ def kept_if_of_use(work: Path, continuing: bool, accelerator: Accelerator) -> It
         raise UserError(f"a file in '{work}' is damaged ({error}); delete the directory to start anew.") from error
 
 
-def _unpack_once(source: BackedSource, directory: Path, accelerator: Accelerator) -> CellSource:
-    if accelerator.is_main_process and not UnpackedRows.is_complete(directory):
+def _unpack_once(source: CellSource, directory: Path, accelerator: Accelerator) -> CellSource:
+    if accelerator.is_main_process:
         source.unpack(directory)
     accelerator.wait_for_everyone()
     return source.unpacked(directory)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from scldm.config import RunConfig, TrainingConfig, VAEConfig
 from scldm.data.batch import CellBatch
-from scldm.data.sampler import EpochOrder
+from scldm.data.order import EpochOrder
 from scldm.errors import UserError
 from scldm.evaluation.distances import median_bandwidth, mmd2
 from scldm.generation import sampler

@@ -224,7 +224,7 @@ def test_genes_are_aligned_by_name(trained):
     latents = trained.get_latent_representation(adata)
     shuffled = adata[:, np.random.default_rng(0).permutation(60)].copy()
     np.testing.assert_allclose(trained.get_latent_representation(shuffled), latents, atol=1e-5)
-    # Genes that the model does not know are ignored, genes that are missing count as zero.
+    # Genes that the model does not know are ignored, genes that are missing are no tokens.
     extra = ad.concat([adata, ad.AnnData(adata.X[:, :2], adata.obs, adata.var[:2].rename(index=str.lower))], axis=1)
     np.testing.assert_allclose(trained.get_latent_representation(extra), latents, atol=1e-5)
     fewer, zeroed = adata[:, :50].copy(), adata.X.toarray()

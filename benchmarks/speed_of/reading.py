@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from scldm.data import CellBatch, CellDataset
-from scldm.data.backed import BackedSource
 from scldm.data.source import CellSource
 from speed_of.cells import open_cells, our_config
 from speed_of.job import Job, Settings
@@ -32,8 +32,8 @@ class TimedCells(CellDataset):
 def measure_data(settings: Settings, job: Job, memory: Memory) -> dict[str, Any]:
     source = open_cells(settings, job.genes, backed=job.system.startswith("backed"))
     if job.system.endswith("unpacked"):
-        assert isinstance(source, BackedSource)
         directory = Path(settings.work) / f"counts-{job.genes}"
+        shutil.rmtree(directory, ignore_errors=True)
         source.unpack(directory)
         source = source.unpacked(directory)
     memory.start()

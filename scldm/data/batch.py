@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 __all__ = ["CellBatch", "hide_attributes"]
@@ -52,6 +54,11 @@ class CellBatch:
         Category code of every categorical attribute, -1 where the cell is unlabelled; ``[cells, n_categorical]``.
     continuous
         Standardised continuous attributes, NaN where the cell is unlabelled; ``[cells, n_continuous]``.
+    measured
+        Which genes of the schema each store measured; ``[stores, genes]``. A zero of a measured gene is a zero; of any
+        other nothing is known. None: every store measured all genes.
+    stores
+        Which row of ``measured`` each cell belongs to; ``[cells]``. None exactly when ``measured`` is None.
     """
 
     gene_ids: Int64[Tensor, " entries"]
@@ -60,6 +67,12 @@ class CellBatch:
     library_size: Float32[Tensor, " cells"]
     categorical: Int64[Tensor, "cells n_categorical"]
     continuous: Float32[Tensor, "cells n_continuous"]
+    measured: Bool[Tensor, "stores genes"] | None = None
+    stores: Int64[Tensor, " cells"] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.measured is None) != (self.stores is None):
+            raise ValueError("a batch needs both measured and stores, or neither")
 
     @classmethod
     def from_csr(
@@ -67,6 +80,8 @@ class CellBatch:
         matrix: sp.csr_matrix | sp.csr_array,
         categorical: Int64[np.ndarray, "cells n_categorical"] | None = None,
         continuous: Float32[np.ndarray, "cells n_continuous"] | None = None,
+        measured: Bool[np.ndarray, "stores genes"] | None = None,
+        stores: Int64[np.ndarray, " cells"] | None = None,
     ) -> CellBatch:
         """Build a batch from a sparse count matrix.
 
@@ -79,6 +94,8 @@ class CellBatch:
             Category codes, cells x categorical attributes; none when omitted.
         continuous
             Standardised values, cells x continuous attributes; none when omitted.
+        measured, stores
+            As the attributes of the batch.
         """
         if not matrix.has_canonical_format:
             matrix = matrix.copy()
@@ -114,6 +131,8 @@ class CellBatch:
             library_size=torch.from_numpy(library_size),
             categorical=torch.from_numpy(np.ascontiguousarray(categorical)),
             continuous=torch.from_numpy(np.ascontiguousarray(continuous)),
+            measured=None if measured is None else torch.from_numpy(measured),
+            stores=None if stores is None else torch.from_numpy(stores),
         )
 
     @property
@@ -148,11 +167,15 @@ class CellBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> CellBatch:
         """Return the batch on another device."""
-        return CellBatch(**{name: t.to(device, non_blocking=non_blocking) for name, t in self._tensors().items()})
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> CellBatch:
         """Return the batch in page-locked memory; called by ``torch.utils.data.DataLoader``."""
-        return CellBatch(**{name: tensor.pin_memory() for name, tensor in self._tensors().items()})
+        return self._map(Tensor.pin_memory)
+
+    def measured_by_cell(self) -> Bool[Tensor, "cells genes"] | None:
+        """Tell which genes were measured in each cell; None if all were."""
+        return None if self.measured is None or self.stores is None else self.measured[self.stores]
 
     def slice(self, start: int, stop: int) -> CellBatch:
         """Return the cells ``start:stop``; like a Python slice, ``stop`` may lie past the end."""
@@ -167,6 +190,8 @@ class CellBatch:
             library_size=self.library_size[start:stop],
             categorical=self.categorical[start:stop],
             continuous=self.continuous[start:stop],
+            measured=self.measured,
+            stores=None if self.stores is None else self.stores[start:stop],
         )
 
     def padded(
@@ -206,5 +231,9 @@ class CellBatch:
         counts[self.cell_ids(), self.gene_ids] = self.counts
         return counts
 
-    def _tensors(self) -> dict[str, Shaped[Tensor, " ..."]]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    def _map(self, function: Callable[[Tensor], Tensor]) -> CellBatch:
+        moved: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            tensor = getattr(self, field.name)
+            moved[field.name] = None if tensor is None else function(tensor)
+        return CellBatch(**moved)

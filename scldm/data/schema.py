@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from jaxtyping import Bool, Float, Float32, Int, Int64
 
+from scldm.data.attribute_set import AttributeSet
 from scldm.data.attributes import CategoricalAttribute, ContinuousAttribute
 from scldm.data.depth import DepthStatistics, Numbers
+from scldm.data.table import CellTable
 from scldm.errors import UserError, nearest_names
+from scldm.files import write_text
 
 __all__ = ["CategoricalAttribute", "ContinuousAttribute", "DatasetSchema", "DepthStatistics"]
 
@@ -53,69 +55,26 @@ class DatasetSchema:
     combinations: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def from_counts(
-        cls,
-        matrix: sp.csr_matrix | sp.csr_array,
-        genes: Names,
-        obs: pd.DataFrame,
-        categorical: Names = (),
-        continuous: Names = (),
-        missing_labels: str = "error",
-    ) -> DatasetSchema:
-        """Describe a count matrix.
+    def of_cells(cls, genes: Names, table: CellTable, library_sizes: Numbers) -> DatasetSchema:
+        """Describe training cells.
 
         Parameters
         ----------
-        matrix
-            UMI counts, cells x genes.
-        genes, obs, categorical, continuous, missing_labels
-            As in :meth:`from_library_sizes`.
-        """
-        library_sizes = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-        return cls.from_library_sizes(library_sizes, genes, obs, categorical, continuous, missing_labels)
-
-    @classmethod
-    def from_library_sizes(
-        cls,
-        library_sizes: Numbers,
-        genes: Names,
-        obs: pd.DataFrame,
-        categorical: Names = (),
-        continuous: Names = (),
-        missing_labels: str = "error",
-    ) -> DatasetSchema:
-        """Describe cells whose counts are not at hand.
-
-        Parameters
-        ----------
-        library_sizes
-            UMI counts per cell over ``genes``.
         genes
             Unique gene names.
-        obs
-            One row per cell with at least the columns named next.
-        categorical, continuous
-            Names of the ``obs`` columns to condition on.
-        missing_labels
-            ``"error"`` refuses cells without a label or value; ``"unlabelled"`` keeps them.
-
-        Raises
-        ------
-        UserError
-            If a column is missing, named twice, incompletely labelled, or of the wrong kind; if genes are duplicated.
+        table
+            Their attributes.
+        library_sizes
+            UMI counts per cell over ``genes``.
         """
-        check_unique_genes(genes)
-        if not len(genes) or not len(obs):
-            raise UserError(f"the data has {len(obs)} cells and {len(genes)} genes; at least one of each is needed")
-        labels, measures = fit_attributes(obs, as_names(categorical), as_names(continuous), missing_labels)
-        codes = [attribute.encode(obs[attribute.name]) for attribute in labels]
-        seen = _distinct_rows(np.stack(codes, axis=1)).tolist() if codes else []
+        codes = table.categorical
+        seen = _distinct_rows(codes).tolist() if codes.shape[1] else []
         return cls(
             genes=tuple(map(str, genes)),
-            categorical=labels,
-            continuous=measures,
+            categorical=table.attributes.categorical,
+            continuous=table.attributes.continuous,
             depth=DepthStatistics.from_library_sizes(library_sizes),
-            n_cells=len(obs),
+            n_cells=len(codes),
             combinations=tuple(sorted(tuple(row) for row in seen)),
         )
 
@@ -129,20 +88,25 @@ class DatasetSchema:
         """Number of categories of each categorical attribute."""
         return tuple(len(attribute.categories) for attribute in self.categorical)
 
+    @cached_property
+    def attributes(self) -> AttributeSet:
+        """All attributes."""
+        return AttributeSet(self.categorical, self.continuous)
+
     @property
     def categorical_names(self) -> tuple[str, ...]:
         """Names of the categorical attributes."""
-        return tuple(attribute.name for attribute in self.categorical)
+        return self.attributes.categorical_names
 
     @property
     def continuous_names(self) -> tuple[str, ...]:
         """Names of the continuous attributes."""
-        return tuple(attribute.name for attribute in self.continuous)
+        return self.attributes.continuous_names
 
     @property
     def attribute_names(self) -> tuple[str, ...]:
         """Names of all attributes, categorical first."""
-        return self.categorical_names + self.continuous_names
+        return self.attributes.names
 
     def gene_index(self, names: Names) -> Int64[np.ndarray, " names"]:
         """Return the positions of genes; raises ``UserError`` for a gene that the model does not know."""
@@ -157,39 +121,8 @@ class DatasetSchema:
     def encode_attributes(
         self, obs: pd.DataFrame, *, unknown: str = "error"
     ) -> tuple[Int64[np.ndarray, "cells n_categorical"], Float32[np.ndarray, "cells n_continuous"]]:
-        """Turn attributes into numbers.
-
-        Parameters
-        ----------
-        obs
-            One row per cell; columns are attributes, not necessarily all of them.
-        unknown
-            ``"error"`` raises ``UserError`` for a label that the training data did not have; ``"unlabelled"`` drops it.
-
-        Returns
-        -------
-        categorical
-            Category codes, -1 where the attribute is absent or missing.
-        continuous
-            Standardised values, NaN where the attribute is absent or missing.
-
-        Raises
-        ------
-        UserError
-            For a column that is not an attribute, or a label that is not one of its categories.
-        """
-        for column in obs.columns:
-            if column not in self.attribute_names:
-                raise UserError(f"unknown attribute '{column}'; {self._attribute_help(column)}")
-        codes = np.full((len(obs), len(self.categorical)), -1, dtype=np.int64)
-        values = np.full((len(obs), len(self.continuous)), np.nan, dtype=np.float32)
-        for i, label in enumerate(self.categorical):
-            if label.name in obs:
-                codes[:, i] = label.encode(obs[label.name], unknown=unknown)
-        for i, measure in enumerate(self.continuous):
-            if measure.name in obs:
-                values[:, i] = measure.encode(obs[measure.name])
-        return codes, values
+        """Turn attributes into numbers; see :meth:`scldm.data.attribute_set.AttributeSet.encode`."""
+        return self.attributes.encode(obs, unknown=unknown)
 
     def decode_attributes(
         self,
@@ -197,12 +130,7 @@ class DatasetSchema:
         continuous: Float[np.ndarray, "cells n_continuous"],
     ) -> pd.DataFrame:
         """Turn numbers back into a table of all attributes; categorical columns carry all training categories."""
-        columns: dict[str, Any] = {}
-        for i, label in enumerate(self.categorical):
-            columns[label.name] = label.decode(categorical[:, i])
-        for i, measure in enumerate(self.continuous):
-            columns[measure.name] = measure.decode(continuous[:, i])
-        return pd.DataFrame(columns, index=pd.RangeIndex(len(categorical)))
+        return self.attributes.decode(categorical, continuous)
 
     def observed(self, categorical: Int[np.ndarray, "cells n_categorical"]) -> Bool[np.ndarray, " cells"]:
         """Tell which combinations of category codes at least one training cell had; -1 matches everything."""
@@ -247,10 +175,7 @@ class DatasetSchema:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the schema as JSON; an existing file is replaced at once or not at all."""
-        path = Path(path)
-        beside = path.with_name(path.name + ".partial")
-        beside.write_text(json.dumps(self.to_dict(), indent=1) + "\n")
-        beside.replace(path)
+        write_text(Path(path), json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DatasetSchema:
@@ -259,7 +184,7 @@ class DatasetSchema:
         if not path.is_file():
             raise UserError(f"there is no schema file '{path}'")
         try:
-            fields = json.loads(path.read_text())
+            fields = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"'{path}' is not valid JSON: {error}") from error
         try:
@@ -271,60 +196,10 @@ class DatasetSchema:
     def _gene_positions(self) -> pd.Index:
         return pd.Index(self.genes, dtype=object)
 
-    def _attribute_help(self, name: object) -> str:
-        return nearest_names(name, self.attribute_names) if self.attribute_names else "the model has no attributes"
-
 
 def as_names(names: Names) -> tuple[str, ...]:
     """Accept one name where a sequence of names is meant."""
     return (names,) if isinstance(names, str) else tuple(str(name) for name in names)
-
-
-def check_unique_genes(genes: Names) -> None:
-    """Raise ``UserError`` if a gene name occurs twice."""
-    index = pd.Index(list(genes))
-    if not index.is_unique:
-        repeated = index[index.duplicated()].unique()
-        raise UserError(
-            f"{len(repeated)} gene names occur more than once, for example '{repeated[0]}'; "
-            "genes are told apart by name, so make them unique with adata.var_names_make_unique()"
-        )
-
-
-def check_labelled(column: pd.Series, name: str) -> None:
-    """Raise ``UserError`` if a cell has no label."""
-    n_missing = int(column.isna().sum())
-    if n_missing:
-        raise UserError(
-            f"obs column '{name}' is missing for {n_missing} of {len(column)} cells; remove these cells, or train on "
-            "them as unlabelled with missing_labels='unlabelled'"
-        )
-
-
-def check_column(obs: pd.DataFrame, name: str) -> None:
-    """Raise ``UserError`` if a column is not there."""
-    if name not in obs.columns:
-        help_ = nearest_names(name, obs.columns) if len(obs.columns) else "obs has no columns"
-        raise UserError(f"there is no obs column '{name}'; {help_}")
-
-
-def fit_attributes(
-    obs: pd.DataFrame, categorical: tuple[str, ...], continuous: tuple[str, ...], missing_labels: str
-) -> tuple[tuple[CategoricalAttribute, ...], tuple[ContinuousAttribute, ...]]:
-    """Collect the attributes of the training cells; arguments and errors as in ``DatasetSchema.from_library_sizes``."""
-    names = categorical + continuous
-    for name in names:
-        if name in categorical and name in continuous:
-            raise UserError(f"obs column '{name}' is named as categorical and as continuous; choose one")
-        if names.count(name) > 1:
-            raise UserError(f"obs column '{name}' is named twice")
-        check_column(obs, name)
-        if missing_labels == "error":
-            check_labelled(obs[name], name)
-    return (
-        tuple(CategoricalAttribute.fit(obs[name], name) for name in categorical),
-        tuple(ContinuousAttribute.fit(obs[name], name) for name in continuous),
-    )
 
 
 def _distinct_rows(table: np.ndarray) -> np.ndarray:

@@ -1,178 +1,157 @@
-"""Where cells come from: one interface over data in memory and files too large for it."""
+"""Where cells come from: the counts of a store in the terms of a schema, with the attributes of the cells."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import shutil
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from jaxtyping import Float32, Float64, Int, Int64
+from jaxtyping import Float32, Float64, Int
+from torch.utils.data import Dataset
 
-from scldm.data.alignment import GeneCoverage
 from scldm.data.batch import CellBatch
+from scldm.data.counts import canonical
+from scldm.data.genes import GeneCoverage, GeneMap, take_columns
 from scldm.data.schema import DatasetSchema
+from scldm.data.stores.base import Store
+from scldm.data.stores.unpacked import UnpackedStore
+from scldm.data.table import CellTable
+from scldm.errors import UserError
 
-__all__ = ["AnnDataSource", "CellSource", "CellTable", "IndexedSource"]
+__all__ = ["CellDataset", "CellSource"]
 
 ROWS_AT_A_TIME = 8192
 
 
-@runtime_checkable
-class CellSource(Protocol):
-    """Cells with counts over the genes of a schema and codes for its attributes."""
-
-    @property
-    def schema(self) -> DatasetSchema:
-        """Genes, attributes and depth that the batches refer to."""
-
-    @property
-    def n_cells(self) -> int:
-        """Number of cells."""
-
-    @property
-    def obs(self) -> pd.DataFrame:
-        """Attribute columns (and those asked for with ``keep_columns``) of the cells, indexed by cell name."""
-
-    @property
-    def cell_names(self) -> np.ndarray:
-        """Names of the cells, not necessarily unique."""
-
-    @property
-    def coverage(self) -> GeneCoverage:
-        """How well the file covers the genes of the schema."""
-
-    def batch(self, cells: Int[np.ndarray, " cells"]) -> CellBatch:
-        """Return cells by position, in the order asked for."""
-
-    def gene_totals(self) -> Float64[np.ndarray, " genes"]:
-        """Return the UMI counts of every gene summed over the cells."""
-
-    def library_sizes(self) -> Float32[np.ndarray, " cells"]:
-        """Return the UMI counts of every cell summed over the genes of the schema."""
-
-    def subset(self, cells: Int[np.ndarray, " cells"]) -> CellSource:
-        """Return some of the cells as a source of their own, without copying counts."""
-
-
 @dataclass(frozen=True, eq=False)
-class CellTable:
-    """Everything about the cells of a file but their counts.
+class CellSource:
+    """Cells with counts over the genes of a schema and codes for its attributes, as ``open_source`` makes them.
 
     Attributes
     ----------
-    obs
-        Attributes as labels and numbers, indexed by cell name.
-    categorical, continuous
-        The same as codes and standardised values.
-    library_sizes
-        UMI counts per cell over the genes of the schema.
+    store
+        Where the counts are.
+    genes
+        Where the genes of the store are in the schema.
+    schema
+        Genes, attributes and depth that the batches refer to.
+    table
+        Attributes of all rows of the store.
+    depths
+        Library sizes of all rows of the store: UMI counts over the genes of the schema that were measured.
+    coverage
+        How well the store covers the genes of the schema.
+    rows
+        Which rows of the store are the cells of this source.
     """
 
-    obs: pd.DataFrame
-    categorical: Int64[np.ndarray, "cells n_categorical"]
-    continuous: Float32[np.ndarray, "cells n_continuous"]
-    library_sizes: Float32[np.ndarray, " cells"]
-
-
-class IndexedSource:
-    """What the sources share: a table of cells and a list of the rows of the file that belong to the source.
-
-    A subclass says how to read rows.
-    """
-
-    def __init__(
-        self,
-        schema: DatasetSchema,
-        table: CellTable,
-        coverage: GeneCoverage,
-        rows: Int[np.ndarray, " cells"] | None = None,
-    ) -> None:
-        self._schema = schema
-        self._table = table
-        self._coverage = coverage
-        self._rows = np.arange(len(table.library_sizes)) if rows is None else rows
-
-    def read_rows(self, rows: Int[np.ndarray, " cells"]) -> sp.csr_matrix:
-        """Return rows of the file as canonical CSR over the genes of the schema."""
-        raise NotImplementedError
-
-    def _with_rows(self, rows: Int[np.ndarray, " cells"]) -> IndexedSource:
-        raise NotImplementedError
-
-    @property
-    def schema(self) -> DatasetSchema:
-        """Genes, attributes and depth that the batches refer to."""
-        return self._schema
-
-    @property
-    def coverage(self) -> GeneCoverage:
-        """How well the file covers the genes of the schema."""
-        return self._coverage
+    store: Store
+    genes: GeneMap
+    schema: DatasetSchema
+    table: CellTable
+    depths: Float32[np.ndarray, " rows"]
+    coverage: GeneCoverage
+    rows: Int[np.ndarray, " cells"]
 
     @property
     def n_cells(self) -> int:
         """Number of cells."""
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def obs(self) -> pd.DataFrame:
         """Attribute columns (and those asked for with ``keep_columns``) of the cells, indexed by cell name."""
-        return self._table.obs.iloc[self._rows]
-
-    @property
-    def cell_names(self) -> np.ndarray:
-        """Names of the cells, not necessarily unique."""
-        return self._table.obs.index.to_numpy(dtype=object)[self._rows]
+        return self.table.obs.iloc[self.rows]
 
     def batch(self, cells: Int[np.ndarray, " cells"]) -> CellBatch:
-        """Return cells by position, in the order asked for."""
-        rows = self._rows[cells]
-        return CellBatch.from_csr(self.read_rows(rows), self._table.categorical[rows], self._table.continuous[rows])
+        """Return cells by position, in the order asked for; the batch knows which genes were measured."""
+        rows = self.rows[cells]
+        measured = self.genes.measured
+        return CellBatch.from_csr(
+            self._read(rows),
+            self.table.categorical[rows],
+            self.table.continuous[rows],
+            measured=None if measured is None else measured[None],
+            stores=None if measured is None else np.zeros(len(rows), dtype=np.int64),
+        )
 
     def gene_totals(self) -> Float64[np.ndarray, " genes"]:
-        """Return the UMI counts of every gene summed over the cells."""
-        totals = np.zeros(self._schema.n_genes)
+        """Return the UMI counts of every gene of the schema summed over the cells, 0 where it was not measured."""
+        totals = np.zeros(self.schema.n_genes)
         for start in range(0, self.n_cells, ROWS_AT_A_TIME):
-            block = self.read_rows(self._rows[start : start + ROWS_AT_A_TIME])
-            totals += np.bincount(block.indices, weights=block.data, minlength=self._schema.n_genes)
+            block = self._read(self.rows[start : start + ROWS_AT_A_TIME])
+            totals += np.bincount(block.indices, weights=block.data, minlength=self.schema.n_genes)
         return totals
 
     def library_sizes(self) -> Float32[np.ndarray, " cells"]:
-        """Return the UMI counts of every cell summed over the genes of the schema."""
-        return self._table.library_sizes[self._rows]
+        """Return the UMI counts of every cell summed over the genes of the schema that were measured."""
+        return self.depths[self.rows]
 
-    def subset(self, cells: Int[np.ndarray, " cells"]) -> CellSource:
+    def subset(self, cells: Int[np.ndarray, " chosen"]) -> CellSource:
         """Return some of the cells as a source of their own, without copying counts."""
-        return self._with_rows(self._rows[cells])
+        return dataclasses.replace(self, rows=self.rows[cells])
+
+    def unpack(self, directory: str | os.PathLike[str]) -> None:
+        """Write the counts of all rows of the store to plain arrays, to be read by :meth:`unpacked`.
+
+        Nothing is done if they are there already, or if the store reads any rows at the same cost as it is.
+
+        Parameters
+        ----------
+        directory
+            Appears when all counts are there.
+
+        Raises
+        ------
+        UserError
+            If the disk has no room for them.
+        """
+        if self.store.locality is None or UnpackedStore.is_complete(directory):
+            return
+        columns = self.genes.columns
+        needed = self.store.n_entries * UnpackedStore.bytes_per_entry(len(columns))
+        parent = next(place for place in Path(directory).absolute().parents if place.exists())
+        if needed > (free := shutil.disk_usage(parent).free):
+            raise UserError(
+                f"the counts unpacked would take {needed / 1e9:,.1f} GB, and '{os.fspath(directory)}' has "
+                f"{free / 1e9:,.1f} GB left; make room, choose another output, or read the file itself with "
+                "--data.no-unpack (data.unpack: false)"
+            )
+        blocks = self.store.blocks_with_progress("unpacking counts")
+        narrow = (take_columns(canonical(block), columns) for block in blocks)
+        UnpackedStore.write(directory, narrow, self.store.genes[columns])
+
+    def unpacked(self, directory: str | os.PathLike[str]) -> CellSource:
+        """Return the same cells, read from where :meth:`unpack` wrote them; this source if it had nothing to do."""
+        if self.store.locality is None:
+            return self
+        store = UnpackedStore(directory, self.store.genes[self.genes.columns])
+        return dataclasses.replace(self, store=store, genes=store.gene_map(self.schema.genes))
+
+    def _read(self, rows: Int[np.ndarray, " chosen"]) -> sp.csr_matrix:
+        return self.genes.align(self.store.read(rows))
 
 
-class AnnDataSource(IndexedSource):
-    """Cells in memory.
+class CellDataset(Dataset[CellBatch]):
+    """A cell source as a data set whose items are whole batches, for a ``DataLoader`` with ``batch_size=None``.
 
     Parameters
     ----------
-    matrix
-        UMI counts, all rows x genes of the schema, canonical CSR.
-    schema, table, coverage, rows
-        As in :class:`IndexedSource`.
+    source
+        Where the cells come from.
     """
 
-    def __init__(
-        self,
-        matrix: sp.csr_matrix,
-        schema: DatasetSchema,
-        table: CellTable,
-        coverage: GeneCoverage,
-        rows: Int[np.ndarray, " cells"] | None = None,
-    ) -> None:
-        super().__init__(schema, table, coverage, rows)
-        self._matrix = matrix
+    def __init__(self, source: CellSource) -> None:
+        self.source = source
 
-    def read_rows(self, rows: Int[np.ndarray, " cells"]) -> sp.csr_matrix:
-        """Return rows of the matrix."""
-        return self._matrix[rows]
+    def __len__(self) -> int:
+        return self.source.n_cells
 
-    def _with_rows(self, rows: Int[np.ndarray, " cells"]) -> AnnDataSource:
-        return AnnDataSource(self._matrix, self._schema, self._table, self._coverage, rows)
+    def __getitem__(self, indices: Int[np.ndarray, " cells"]) -> CellBatch:
+        """Return the cells at ``indices`` in that order."""
+        return self.source.batch(indices)

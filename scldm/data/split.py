@@ -7,6 +7,7 @@ import pandas as pd
 from jaxtyping import Int64
 
 from scldm.errors import UserError
+from scldm.seeds import numpy_rng
 
 __all__ = ["split_cells"]
 
@@ -52,28 +53,28 @@ def split_cells(
         raise UserError(f"the fraction of cells to hold out is {fraction}; it has to lie between 0 and 1")
     if n_cells < 2:
         raise UserError(f"{n_cells} cells cannot be split into training and held-out cells")
-    random = np.random.default_rng(seed % 2**64)
+    rng = numpy_rng(seed)
     strata = np.zeros(n_cells, dtype=np.int64) if stratify_by is None else _codes(stratify_by, n_cells, "stratify_by")
     if group_by is None:
-        held_out = _hold_out_cells(strata, fraction, random)
+        held_out = _hold_out_cells(strata, fraction, rng)
     else:
-        held_out = _hold_out_groups(_codes(group_by, n_cells, "group_by"), strata, fraction, random)
+        held_out = _hold_out_groups(_codes(group_by, n_cells, "group_by"), strata, fraction, rng)
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _hold_out_cells(strata: np.ndarray, fraction: float, random: np.random.Generator) -> np.ndarray:
+def _hold_out_cells(strata: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
     size = np.bincount(strata)
     quota = np.floor(size * fraction).astype(np.int64)
     # Largest remainders get what rounding down left over; a stratum never gives its last cell.
     wanted = max(1, round(fraction * len(strata)))
-    remainder = np.where(size > quota + 1, size * fraction - quota, -1.0) + 1e-9 * random.random(len(size))
+    remainder = np.where(size > quota + 1, size * fraction - quota, -1.0) + 1e-9 * rng.random(len(size))
     extra = np.argsort(-remainder)[: max(0, wanted - quota.sum())]
     quota[extra[size[extra] > quota[extra] + 1]] += 1
     if quota.sum() == 0:
         if size.max() < 2:
             raise UserError("every cell has a label of its own in stratify_by, so none can be held out; leave it out")
         quota[size.argmax()] = 1
-    shuffled = random.permutation(len(strata))
+    shuffled = rng.permutation(len(strata))
     by_stratum = shuffled[np.argsort(strata[shuffled], kind="stable")]
     rank = np.arange(len(strata)) - np.repeat(np.cumsum(size) - size, size)
     held_out = np.zeros(len(strata), dtype=bool)
@@ -81,9 +82,7 @@ def _hold_out_cells(strata: np.ndarray, fraction: float, random: np.random.Gener
     return held_out
 
 
-def _hold_out_groups(
-    groups: np.ndarray, strata: np.ndarray, fraction: float, random: np.random.Generator
-) -> np.ndarray:
+def _hold_out_groups(groups: np.ndarray, strata: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
     n_groups, n_strata = groups.max() + 1, strata.max() + 1
     if n_groups < 2:
         raise UserError("all cells have the same label in group_by, so no group can be held out")
@@ -91,7 +90,7 @@ def _hold_out_groups(
     wanted = fraction * table.sum(axis=0)
     best, best_error = np.empty(0, dtype=np.int64), np.inf
     for _ in range(N_DRAWS):
-        order = random.permutation(n_groups)
+        order = rng.permutation(n_groups)
         held = np.cumsum(table[order[:-1]], axis=0)
         # Far-off strata and a far-off total both count; the prefix of the order that fits best is taken.
         error = np.abs(held - wanted).sum(axis=1) + np.abs(held.sum(axis=1) - wanted.sum())

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from scldm.data.sampler import BatchIndices, EpochOrder
+from scldm.data.order import BatchIndices, EpochOrder
 from scldm.errors import UserError
 from scldm.nn.objective import Noise, Objective, step_generator, step_seed
 from scldm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from scldm import ScLDM
 from scldm.cli import main
 from scldm.config import load_config
-from scldm.data.unpacked import UnpackedRows
+from scldm.data.stores.unpacked import UnpackedStore
 
 CONTENT = {"config.json", "schema.json", "vae.safetensors", "prior.safetensors", "metrics.jsonl", "model_card.md"}
 
@@ -47,9 +47,9 @@ def test_never_overwrites_unless_told_to(run, config_file, tmp_path, capsys):
 def test_backed_training_is_the_same_training(run, config_file, tmp_path, monkeypatch):
     """In memory, unpacked, and from the file itself: the same weights; the unpacked counts are gone with the run."""
     written = []
-    write = UnpackedRows.write.__func__
+    write = UnpackedStore.write.__func__
     monkeypatch.setattr(
-        UnpackedRows, "write", classmethod(lambda cls, d, *rest: (written.append(d.name), write(cls, d, *rest))[1])
+        UnpackedStore, "write", classmethod(lambda cls, d, *rest: (written.append(d.name), write(cls, d, *rest))[1])
     )
     variants = {"memory": (), "unpacked": ("--data.backed",), "file": ("--data.backed", "--data.no-unpack")}
     weights = {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scldm.data.sampler import BatchIndices, EpochOrder
+from scldm.data.order import BatchIndices, EpochOrder
 from scldm.prior.latents import EncodedCells, LatentStatistics, LatentStore
 
 N_CELLS, STATE = 50, 6

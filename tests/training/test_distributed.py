@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from scldm import ScLDM
-from scldm.data.sampler import EpochOrder
+from scldm.data.order import EpochOrder
 
 
 def lines(directory: Path) -> list[dict]:

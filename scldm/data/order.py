@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Int, Int64
-from torch.utils.data import Dataset, Sampler
+from jaxtyping import Int64
+from torch.utils.data import Sampler
 
-from scldm.data.batch import CellBatch
-from scldm.data.source import CellSource
 from scldm.errors import UserError
+from scldm.seeds import permutation_rng
 
-__all__ = ["BatchIndices", "CellDataset", "EpochOrder"]
+__all__ = ["BatchIndices", "EpochOrder"]
 
 
 class EpochOrder:
@@ -72,9 +71,7 @@ class EpochOrder:
 
     def _order(self, epoch: int) -> Int64[np.ndarray, " cells"]:
         if epoch != self._cached_epoch:
-            # Philox is counter-based: its key is (seed, epoch), so any epoch is reached without drawing earlier ones.
-            key = np.array([self.seed % 2**64, epoch], dtype=np.uint64)
-            self._cached_order = np.random.Generator(np.random.Philox(key=key)).permutation(self.n_cells)
+            self._cached_order = permutation_rng(self.seed, epoch).permutation(self.n_cells)
             self._cached_epoch = epoch
         return self._cached_order
 
@@ -107,23 +104,3 @@ class BatchIndices(Sampler[np.ndarray]):
         if self.n_batches is None:
             raise TypeError("an endless stream of batches has no length")
         return self.n_batches
-
-
-class CellDataset(Dataset[CellBatch]):
-    """A cell source as a data set whose items are whole batches, for a ``DataLoader`` with ``batch_size=None``.
-
-    Parameters
-    ----------
-    source
-        Where the cells come from.
-    """
-
-    def __init__(self, source: CellSource) -> None:
-        self.source = source
-
-    def __len__(self) -> int:
-        return self.source.n_cells
-
-    def __getitem__(self, indices: Int[np.ndarray, " cells"]) -> CellBatch:
-        """Return the cells at ``indices`` in that order."""
-        return self.source.batch(indices)

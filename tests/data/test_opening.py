@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from batches import is_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scldm.data import BackedSource, CellSource, DatasetSchema, open_source
+from scldm.data import CellSource, open_source
 from scldm.errors import UserError
 
 ATTRIBUTES = {"categorical": ["cell_type", "batch"], "continuous": ["age"]}
@@ -51,7 +54,7 @@ def test_a_source_holds_the_data(adata: ad.AnnData, opener: Callable[..., CellSo
     np.testing.assert_array_equal(source.gene_totals(), dense.sum(axis=0))
     np.testing.assert_array_equal(source.library_sizes(), dense.sum(axis=1))
     np.testing.assert_array_equal(batch.library_size.numpy(), dense[cells].sum(axis=1))
-    assert source.cell_names.tolist() == adata.obs_names.tolist()
+    assert source.obs.index.tolist() == adata.obs_names.tolist()
     assert source.coverage.share_of_umis_kept == 1
     codes, values = source.schema.encode_attributes(adata.obs[["cell_type", "batch", "age"]].iloc[cells])
     np.testing.assert_array_equal(batch.categorical.numpy(), codes)
@@ -75,7 +78,7 @@ def test_a_subset_is_a_source_of_its_own(adata: ad.AnnData, opener: Callable[...
     dense = adata.X.toarray()[[35, 31]]
     assert part.n_cells == 2
     assert part.schema is source.schema
-    assert part.cell_names.tolist() == ["cell35", "cell31"]
+    assert part.obs.index.tolist() == ["cell35", "cell31"]
     assert part.obs["age"].tolist() == adata.obs["age"].iloc[[35, 31]].tolist()
     np.testing.assert_array_equal(part.batch(np.array([0, 1])).dense(12).numpy(), dense)
     np.testing.assert_array_equal(part.gene_totals(), dense.sum(axis=0))
@@ -130,6 +133,52 @@ def test_a_backed_file_is_aligned_too(adata: ad.AnnData, opener: Callable[..., C
     np.testing.assert_array_equal(source.batch(np.arange(60)).dense(12).numpy(), expected)
     np.testing.assert_array_equal(source.gene_totals(), expected.sum(axis=0))
     assert source.coverage.missing == ("GENE4", "GENE5", "GENE6", "GENE10")
+
+
+def test_genes_that_the_file_lacks_were_not_measured(adata: ad.AnnData, opener: Callable[..., CellSource]) -> None:
+    schema = open_source(adata, **ATTRIBUTES).schema
+    order = np.array([7, 2, 11, 0, 1, 3, 9, 8])
+    source = opener(adata[:, order].copy(), schema=schema)
+    batch = source.subset(np.arange(10, 50)).batch(np.array([3, 39, 3]))
+    assert batch.measured.shape == (1, 12)
+    assert np.flatnonzero(batch.measured[0]).tolist() == sorted(order)
+    assert batch.stores.tolist() == [0, 0, 0]
+    assert batch.measured_by_cell().shape == (3, 12)
+    # A gene that was measured may well be zero, one that was not has no entries.
+    assert batch.measured[0][batch.gene_ids].all()
+    np.testing.assert_array_equal(batch.library_size, adata.X.toarray()[[13, 49, 13]][:, order].sum(axis=1))
+    everything = opener(adata, schema=schema).batch(np.arange(3))
+    assert everything.measured is everything.stores is None
+
+
+def test_labels_are_read_fitted_and_encoded_once(
+    adata: ad.AnnData, opener: Callable[..., CellSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def count(place: str) -> None:
+        owner, name = place.rsplit(".", 1)
+        function = getattr(pkgutil.resolve_name(owner), name)
+        monkeypatch.setattr(place, lambda *given, **named: (calls.append(name), function(*given, **named))[1])
+
+    for kind in ("CategoricalAttribute", "ContinuousAttribute"):
+        count(f"scldm.data.attributes.{kind}.fit")
+        count(f"scldm.data.attributes.{kind}.encode")
+    count("scldm.data.stores.memory.read_obs")
+    count("scldm.data.stores.h5ad.read_obs")
+    source = opener(adata, **ATTRIBUTES)
+    assert (calls.count("fit"), calls.count("encode")) == (3, 3)
+    assert calls.count("read_obs") <= 1
+    calls.clear()
+    opener(adata, schema=source.schema)
+    assert (calls.count("fit"), calls.count("encode")) == (0, 3)
+    assert calls.count("read_obs") <= 1
+
+
+def test_a_source_can_be_pickled_after_use(adata: ad.AnnData, opener: Callable[..., CellSource]) -> None:
+    source, cells = opener(adata, **ATTRIBUTES), np.array([4, 2])
+    before = source.batch(cells)
+    assert is_same(pickle.loads(pickle.dumps(source)).batch(cells), before)
 
 
 def test_codes_follow_the_schema_and_not_the_file(adata: ad.AnnData) -> None:
@@ -206,7 +255,7 @@ def test_cells_that_lose_all_counts_are_refused(adata: ad.AnnData, opener: Calla
     adata.X = sp.csr_matrix(dense)
     with pytest.raises(UserError, match="2 of 60 cells have no counts on genes expressed in 3 or more cells"):
         opener(adata)
-    schema = DatasetSchema.from_counts(adata.X, adata.var_names, adata.obs)
+    schema = open_source(adata[2:].copy(), min_cells_per_gene=0).schema
     adata.var.index = adata.var_names.where(adata.var_names != "GENE3", "other")
     with pytest.raises(UserError, match="2 of 60 cells have no counts on the genes of the model"):
         opener(adata, schema=schema)
@@ -291,4 +340,4 @@ def test_the_demo_needs_no_path(backed: bool) -> None:
     source = open_source("demo", categorical=["cell_type", "phase"], backed=backed)
     assert source.n_cells == 700
     assert source.schema.n_categories == (10, 3)
-    assert not isinstance(source, BackedSource)
+    assert source.store.locality is None

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from batches import is_same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -101,10 +104,42 @@ def test_a_slice_that_runs_backwards_is_refused() -> None:
 
 def test_moving_a_batch_moves_every_tensor() -> None:
     batch = CellBatch.from_csr(sp.csr_matrix(np.eye(3, dtype=np.float32)))
-    moved = batch.to("meta")
-    assert moved.device.type == "meta"
-    assert {t.device.type for t in vars(moved).values()} == {"meta"}
-    assert batch.device.type == "cpu"
+    for each in (batch, two_stores()):
+        moved = each.to("meta")
+        assert moved.device.type == "meta"
+        assert {t.device.type for t in vars(moved).values() if t is not None} == {"meta"}
+        assert (moved.measured is None) == (each.measured is None)
+        assert each.device.type == "cpu"
+
+
+def two_stores() -> CellBatch:
+    """Three cells over four genes, of which the first store measured two and the second three."""
+    dense = np.array([[1, 0, 2, 0], [3, 0, 0, 1], [0, 0, 5, 0]], dtype=np.float32)
+    measured = np.array([[True, False, True, False], [True, True, False, True]])
+    return CellBatch.from_csr(sp.csr_matrix(dense), measured=measured, stores=np.array([0, 1, 0]))
+
+
+def test_every_cell_knows_the_genes_that_its_store_measured() -> None:
+    batch = two_stores()
+    expected = [[True, False, True, False], [True, True, False, True], [True, False, True, False]]
+    assert batch.measured_by_cell().tolist() == expected
+    # The table of the stores is kept by store: a part of the cells has the same table.
+    part = batch.slice(1, 3)
+    assert part.measured is batch.measured
+    assert part.stores.tolist() == [1, 0]
+    assert part.measured_by_cell().tolist() == expected[1:]
+    assert batch.slice(3, 9).measured_by_cell().shape == (0, 4)
+    assert batch.hide_attributes().measured_by_cell().tolist() == expected
+    assert is_same(pickle.loads(pickle.dumps(batch)), batch)
+
+
+def test_where_all_genes_were_measured_nothing_is_carried() -> None:
+    batch = CellBatch.from_csr(sp.csr_matrix(np.eye(3, dtype=np.float32)))
+    assert batch.measured is batch.stores is None
+    assert batch.measured_by_cell() is None
+    assert batch.slice(0, 2).measured is None
+    with pytest.raises(ValueError, match="both measured and stores, or neither"):
+        CellBatch.from_csr(sp.csr_matrix(np.eye(3, dtype=np.float32)), stores=np.zeros(3, dtype=np.int64))
 
 
 def test_a_data_loader_passes_batches_through_unchanged() -> None:
@@ -119,4 +154,4 @@ def test_any_integer_type_gives_the_same_batch(dense: np.ndarray) -> None:
     expected = CellBatch.from_csr(sp.csr_matrix(dense))
     for dtype in (np.int32, np.int64, np.uint32, np.float64):
         batch = CellBatch.from_csr(sp.csr_array(dense.astype(dtype)))
-        assert all(torch.equal(a, b) for a, b in zip(vars(batch).values(), vars(expected).values(), strict=True))
+        assert is_same(batch, expected)

@@ -1,0 +1,152 @@
+"""Where the genes of a file are in a schema, by name, and which genes of the schema the file did not measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from jaxtyping import Bool, Int64
+
+from scldm.errors import UserError
+
+__all__ = ["GeneCoverage", "GeneMap", "check_unique_genes", "move_columns", "take_columns"]
+
+
+@dataclass(frozen=True)
+class GeneCoverage:
+    """How well the genes of a file cover those of a schema.
+
+    Attributes
+    ----------
+    n_schema
+        Genes of the schema.
+    n_found
+        How many of them the file has.
+    missing
+        The names of the others, which were not measured: nothing is known of their counts.
+    share_of_umis_kept
+        UMI counts on genes of the schema divided by all UMI counts of the file.
+    """
+
+    n_schema: int
+    n_found: int
+    missing: tuple[str, ...]
+    share_of_umis_kept: float
+
+    def sentence(self) -> str:
+        """Tell it in a sentence."""
+        kept = f"{self.share_of_umis_kept:.1%} of the UMI counts are on them"
+        if not self.missing:
+            return f"all {self.n_schema} genes of the model are in the data; {kept}"
+        examples = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")
+        return (
+            f"{self.n_found} of the {self.n_schema} genes of the model are in the data; {kept}; "
+            f"{len(self.missing)} missing genes ({examples}) were not measured"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class GeneMap:
+    """Where the genes of a store are in a schema.
+
+    Attributes
+    ----------
+    target
+        For every gene of the store its index in the schema, -1 if the schema does not have it.
+    n_genes
+        Genes of the schema.
+    missing
+        Genes of the schema that the store did not measure, in the order of the schema.
+    """
+
+    target: Int64[np.ndarray, " store_genes"]
+    n_genes: int
+    missing: tuple[str, ...]
+
+    @classmethod
+    def between(
+        cls, store_genes: Sequence[str] | pd.Index, schema_genes: Sequence[str], min_shared: float = 0.0
+    ) -> GeneMap:
+        """Find the genes of a schema among those of a store.
+
+        Parameters
+        ----------
+        store_genes
+            Unique names.
+        schema_genes
+            Unique names in the order of the schema.
+        min_shared
+            Fraction of the genes of the schema that the store has to have.
+
+        Raises
+        ------
+        UserError
+            If too few genes are shared, or none.
+        """
+        wanted: pd.Index[str] = pd.Index(list(schema_genes))
+        have: pd.Index[str] = pd.Index(list(store_genes))
+        target = wanted.get_indexer(have).astype(np.int64)
+        missing = tuple(wanted[~wanted.isin(have)].tolist())
+        n_found = len(wanted) - len(missing)
+        if n_found == 0 or n_found < min_shared * len(wanted):
+            foreign = have[target < 0]
+            names = f"its genes are named like '{foreign[0]}', those" if len(foreign) else "it lacks, for example,"
+            names += f" of the model like '{missing[0]}'" if len(foreign) else f" '{missing[0]}'"
+            raise UserError(
+                f"the data has {n_found} of the {len(wanted)} genes of the model, fewer than {min_shared:.0%}; {names}"
+            )
+        return cls(target, len(wanted), missing)
+
+    @cached_property
+    def columns(self) -> Int64[np.ndarray, " shared"]:
+        """Columns of the store that hold genes of the schema, in the order of the schema."""
+        shared = np.flatnonzero(self.target >= 0)
+        return shared[np.argsort(self.target[shared])]
+
+    @cached_property
+    def measured(self) -> Bool[np.ndarray, " genes"] | None:
+        """Tells which genes of the schema the store measured; None if it measured all."""
+        if not self.missing:
+            return None
+        measured = np.zeros(self.n_genes, dtype=bool)
+        measured[self.target[self.columns]] = True
+        return measured
+
+    def align(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
+        """Turn a canonical CSR matrix over the genes of the store into one over the genes of the schema."""
+        return move_columns(matrix, self.target, self.n_genes)
+
+
+def take_columns(matrix: sp.csr_matrix, columns: Int64[np.ndarray, " chosen"]) -> sp.csr_matrix:
+    """Return different columns of a canonical CSR matrix in the order given; all in their order is the matrix."""
+    target = np.full(matrix.shape[1], -1)
+    target[columns] = np.arange(len(columns))
+    return move_columns(matrix, target, len(columns))
+
+
+def move_columns(matrix: sp.csr_matrix, target: Int64[np.ndarray, " columns"], n_columns: int) -> sp.csr_matrix:
+    """Move columns of a canonical CSR matrix to ``target``, dropping those with -1; the result is canonical."""
+    if len(target) == n_columns and (target == np.arange(n_columns)).all():
+        return matrix
+    columns = target[matrix.indices]
+    kept = columns >= 0
+    kept_before = np.concatenate([[0], np.cumsum(kept)])
+    indptr = kept_before[matrix.indptr]
+    moved = sp.csr_matrix((matrix.data[kept], columns[kept], indptr), shape=(matrix.shape[0], n_columns))
+    moved.sort_indices()
+    return moved
+
+
+def check_unique_genes(genes: Sequence[str] | np.ndarray | pd.Index) -> None:
+    """Raise ``UserError`` if a gene name occurs twice."""
+    index = pd.Index(list(genes))
+    if not index.is_unique:
+        repeated = index[index.duplicated()].unique()
+        raise UserError(
+            f"{len(repeated)} gene names occur more than once, for example '{repeated[0]}'; "
+            "genes are told apart by name, so make them unique with adata.var_names_make_unique()"
+        )
