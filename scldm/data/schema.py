@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ from scldm.data.attributes import CategoricalAttribute, ContinuousAttribute
 from scldm.data.depth import DepthStatistics, Numbers
 from scldm.data.table import CellTable
 from scldm.errors import UserError, nearest_names
-from scldm.files import write_text
 
 __all__ = ["CategoricalAttribute", "ContinuousAttribute", "DatasetSchema", "DepthStatistics"]
 
@@ -149,9 +146,9 @@ class DatasetSchema:
         return {"format_version": FORMAT_VERSION, **json.loads(json.dumps(dataclasses.asdict(self)))}
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> DatasetSchema:
+    def from_dict(cls, fields: Any) -> DatasetSchema:
         """Rebuild a schema from ``to_dict``; raises ``UserError`` for a newer format or damaged contents."""
-        version = fields.get("format_version")
+        version = fields.get("format_version") if isinstance(fields, dict) else None
         if not isinstance(version, int):
             raise UserError("this is not a scldm schema: it has no format_version")
         if version > FORMAT_VERSION:
@@ -172,25 +169,6 @@ class DatasetSchema:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"the schema is damaged: {type(error).__name__} {error}") from error
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the schema as JSON; an existing file is replaced at once or not at all."""
-        write_text(Path(path), json.dumps(self.to_dict(), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> DatasetSchema:
-        """Read a schema that ``save`` wrote."""
-        path = Path(path)
-        if not path.is_file():
-            raise UserError(f"there is no schema file '{path}'")
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"'{path}' is not valid JSON: {error}") from error
-        try:
-            return cls.from_dict(fields if isinstance(fields, dict) else {})
-        except UserError as error:
-            raise UserError(f"'{path}': {error}") from error
 
     @cached_property
     def _gene_positions(self) -> pd.Index:

@@ -174,7 +174,7 @@ def _read_config(path: Path, content: dict[str, Any]) -> tuple[RunConfig, Traini
 
 def _read_schema(path: Path, content: Any) -> DatasetSchema:
     try:
-        return DatasetSchema.from_dict(content if isinstance(content, dict) else {})
+        return DatasetSchema.from_dict(content)
     except UserError as error:
         raise UserError(f"'{path}': {error}") from error
 
