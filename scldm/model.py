@@ -27,7 +27,8 @@ from scldm.generation.writer import CellsHeader, collect_cells, write_cells
 from scldm.model_directory import StoredModel, TrainingSummary, model_hash, read_model, write_model
 from scldm.networks import build_prior, build_vae, dispersion_attribute, parameter_counts
 from scldm.prior.dit import DiT
-from scldm.prior.few_step import FewStepSolvers, collect_few_step
+from scldm.prior.few_step.solver import FewStepSolvers
+from scldm.prior.few_step.stored import collect_few_step, few_step_tensors
 from scldm.prior.guidance import Guidance
 from scldm.prior.latents import LatentStatistics
 from scldm.training.loop import make_accelerator
@@ -330,10 +331,10 @@ class ScLDM:
             if name not in prior_weights:
                 raise UserError(f"'{directory}' is damaged: prior.safetensors has no latent statistics ({name}).")
             moments.append(prior_weights.pop(name))
-            if moments[-1].shape != (prior.state_size - 1,):
+            if moments[-1].shape != (prior.latent_size,):
                 raise UserError(
                     f"'{directory}' is damaged: {name} in prior.safetensors has shape {tuple(moments[-1].shape)}, the "
-                    f"configuration asks for {(prior.state_size - 1,)}."
+                    f"configuration asks for {(prior.latent_size,)}."
                 )
         try:
             few_step = collect_few_step(prior_weights, prior.state_size)
@@ -352,8 +353,7 @@ class ScLDM:
         sampler = self._trained()
         assert self.training_summary is not None
         others = {"latent_mean": sampler.statistics.mean.cpu(), "latent_std": sampler.statistics.std.cpu()}
-        for (_, kind), solver in sampler.few_step.items():
-            others |= solver.tensors(kind)
+        others |= few_step_tensors(sampler.few_step)
         return StoredModel(
             config=self.config,
             schema=self.schema,
@@ -385,6 +385,7 @@ class ScLDM:
             attribute_names=self.schema.attribute_names,
             dispersion_attribute=dispersion_attribute(self.config, self.schema),
             few_step={key: solver.to(device) for key, solver in few_step.items()},
+            seeding=self.config.seeding,
         )
 
     def _trained(self) -> Sampler:

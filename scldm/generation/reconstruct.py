@@ -10,7 +10,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from scldm.nn.objective import step_generator
+from scldm.seeds import generator
 
 if TYPE_CHECKING:
     from scldm.model import ScLDM
@@ -50,12 +50,12 @@ def reconstruct(model: ScLDM, adata: ad.AnnData, *, layer: str | None = None, se
     device, attribute = sampler.device, sampler.dispersion_attribute
     blocks = []
     for number, start in enumerate(range(0, source.n_cells, BATCH_CELLS)):
-        generator = step_generator(seed, "reconstruct", number, device)
+        rng = generator(seed, "reconstruct", number, device, model.config.seeding)
         batch = source.batch(np.arange(start, min(start + BATCH_CELLS, source.n_cells))).to(device)
         posterior = sampler.vae.encode(batch)
-        latents = posterior.sample(torch.randn(posterior.mean.shape, generator=generator, device=device))
+        latents = posterior.sample(torch.randn(posterior.mean.shape, generator=rng, device=device))
         category = None if attribute is None else batch.categorical[:, attribute]
-        counts = sampler.vae.sample_counts(latents, batch.library_size, generator, category)
+        counts = sampler.vae.sample_counts(latents, batch.library_size, rng, category)
         blocks.append(counts.to_csr())
     var = pd.DataFrame(index=pd.Index(model.schema.genes, dtype=object))
     return ad.AnnData(sp.vstack(blocks, format="csr"), obs=adata.obs.copy(), var=var)

@@ -16,9 +16,9 @@ from jaxtyping import Float32, Int64
 from scldm.data.counts import LARGEST_EXACT_COUNT
 from scldm.data.schema import ContinuousAttribute, DatasetSchema, as_names
 from scldm.errors import UserError, nearest_names
-from scldm.prior.few_step import GUIDANCE_SCALES
+from scldm.prior.few_step.field import GUIDANCE_SCALES
 from scldm.prior.guidance import Guidance
-from scldm.prior.solvers import FEW_STEP, check_solver, default_steps
+from scldm.prior.registry import find_solver
 
 __all__ = ["CHUNK_CELLS", "Conditions", "GenerationRequest"]
 
@@ -159,8 +159,7 @@ class GenerationRequest:
         n_cells = len(table)
         if n_cells < 1:
             raise UserError(f"n_cells is {n_cells}; ask for at least one cell.")
-        check_solver(solver)
-        steps = default_steps(solver) if steps is None else steps
+        steps = find_solver(solver).default_steps if steps is None else steps
         if steps < 1:
             raise UserError(f"steps is {steps}; the solver needs at least one step.")
         if seed < 0:
@@ -175,7 +174,7 @@ class GenerationRequest:
         depths = _depths(depth, n_cells)
         _warn_unobserved(schema, categorical)
         _warn_out_of_range(schema, continuous, depths)
-        if solver == FEW_STEP and parsed.largest_scale > max(GUIDANCE_SCALES):
+        if find_solver(solver).fitted and parsed.largest_scale > max(GUIDANCE_SCALES):
             warnings.warn(
                 f"the few-step solver is made for guidance up to {max(GUIDANCE_SCALES):g} and {parsed.largest_scale:g} "
                 "is asked for: take another solver if it matters.",

@@ -16,12 +16,15 @@ from scldm.data.depth import DepthStatistics
 from scldm.errors import UserError
 from scldm.generation.request import CHUNK_CELLS, GenerationRequest
 from scldm.generation.writer import CellBlock
-from scldm.nn.objective import step_generator
 from scldm.prior.dit import DiT
-from scldm.prior.few_step import FewStepSolvers
+from scldm.prior.few_step.solver import FewStepSolvers
 from scldm.prior.guidance import GuidancePlan, guided_field
 from scldm.prior.latents import LatentStatistics
-from scldm.prior.solvers import FEW_STEP, SOLVERS, time_grid
+from scldm.prior.registry import SOLVERS
+from scldm.prior.solvers import time_grid
+from scldm.prior.source import Noise
+from scldm.prior.state import CellState
+from scldm.seeds import Seeding, generator
 from scldm.vae.draws import SparseCounts
 from scldm.vae.model import VAE
 
@@ -46,6 +49,8 @@ class Sampler:
         Position of the attribute that dispersion depends on, or None.
     few_step
         Solvers fitted to this prior.
+    seeding
+        How random numbers follow from the seed of a request, see :func:`scldm.seeds.generator`.
     """
 
     vae: VAE
@@ -55,6 +60,7 @@ class Sampler:
     attribute_names: tuple[str, ...]
     dispersion_attribute: int | None = None
     few_step: FewStepSolvers = field(default_factory=dict)
+    seeding: Seeding = "64-bit"
 
     @property
     def device(self) -> torch.device:
@@ -63,7 +69,7 @@ class Sampler:
 
     def check(self, request: GenerationRequest) -> None:
         """Raise a :class:`~scldm.errors.UserError` if the request names a few-step solver that was not fitted."""
-        if request.solver == FEW_STEP and self._few_step_key(request) not in self.few_step:
+        if SOLVERS[request.solver].fitted and self._few_step_key(request) not in self.few_step:
             kind = self._few_step_key(request)[1]
             fitted = ", ".join(str(n) for n, other in sorted(self.few_step) if other == kind) or "none"
             raise UserError(
@@ -127,38 +133,37 @@ class Sampler:
 
     def _chunks(self, request: GenerationRequest, chunks: list[int], plan: GuidancePlan) -> Iterator[CellBlock]:
         device = self.device
-        generators = [step_generator(request.seed, "sample", request.first_chunk + c, device) for c in chunks]
+        rngs = [generator(request.seed, "sample", request.first_chunk + c, device, self.seeding) for c in chunks]
         # A short last chunk is filled up with copies of its last cell: no shape depends on the length of the request.
         rows = np.concatenate([_filled(request.chunk_cells(chunk)) for chunk in chunks])
         categorical = torch.from_numpy(request.categorical[rows]).to(device)
         continuous = torch.from_numpy(request.continuous[rows]).to(device)
-        state = torch.cat(
-            [torch.randn(CHUNK_CELLS, self.prior.state_size, generator=g, device=device) for g in generators]
-        )
-        depth_known = None
+        source = Noise(self.prior.latent_size)
+        start = CellState.concatenate([source.draw(CHUNK_CELLS, rng) for rng in rngs])
         if request.depth is not None:
             score = self.depth.to_normal(request.depth[rows]).astype(np.float32)
-            state[:, -1] = torch.from_numpy(score).to(device)
-            depth_known = torch.ones(len(rows), dtype=torch.bool, device=device)
-        velocity = guided_field(self.prior, categorical, continuous, plan, depth_known)
-        if request.solver == FEW_STEP:
-            state = self.few_step[self._few_step_key(request)](velocity, state)
+            known = torch.ones(len(rows), dtype=torch.bool, device=device)
+            start = start.give_depth(torch.from_numpy(score).to(device), known)
+        velocity = guided_field(self.prior, categorical, continuous, plan, start.depth_known)
+        if SOLVERS[request.solver].fitted:
+            packed = self.few_step[self._few_step_key(request)](velocity, start.pack())
         else:
-            state = SOLVERS[request.solver](velocity, state, time_grid(request.steps))
+            packed = SOLVERS[request.solver](velocity, start.pack(), time_grid(request.steps))
 
-        latents = self.statistics.restore(state[:, :-1])
+        end = CellState.unpack(packed)
+        latents = self.statistics.restore(end.latents)
         if request.depth is not None:
             depth = request.depth[rows]
         else:
-            depth = self.depth.from_normal(state[:, -1].cpu().numpy()).astype(np.float32)
+            depth = self.depth.from_normal(end.depth.cpu().numpy()).astype(np.float32)
         library_size = torch.from_numpy(depth).to(device)
         k = self.dispersion_attribute
-        for number, (chunk, generator) in enumerate(zip(chunks, generators, strict=True)):
+        for number, (chunk, rng) in enumerate(zip(chunks, rngs, strict=True)):
             part = slice(number * CHUNK_CELLS, (number + 1) * CHUNK_CELLS)
             counts = self.vae.sample_counts(
                 rearrange(latents[part], "b (m c) -> b m c", c=self.vae.config.latent_channels),
                 library_size[part],
-                generator,
+                rng,
                 None if k is None else categorical[part, k],
             )
             cells = request.chunk_cells(chunk)

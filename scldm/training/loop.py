@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from scldm.data.sampler import BatchIndices, EpochOrder
 from scldm.errors import UserError
-from scldm.nn.objective import Noise, Objective, step_generator, step_seed
+from scldm.nn.objective import Noise, Objective
+from scldm.seeds import Seeding, generator, seed_modules
 from scldm.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from scldm.training.config import TrainingConfig
 from scldm.training.ema import ExponentialMovingAverage
@@ -120,6 +121,7 @@ def train_stage(
     config: TrainingConfig,
     *,
     seed: int,
+    seeding: Seeding,
     accelerator: Accelerator,
     directory: Path,
     log: MetricsLog,
@@ -151,7 +153,7 @@ def train_stage(
     UserError
         If the batch cannot be shared by the processes.
     """
-    run = _StageRun(name, objective, training_data, validation_data, config, seed, accelerator, directory, log)
+    run = _StageRun(name, objective, training_data, validation_data, config, seed, seeding, accelerator, directory, log)
     return run.execute(on_step)
 
 
@@ -166,11 +168,12 @@ class _StageRun:
         validation_data: Any,
         config: TrainingConfig,
         seed: int,
+        seeding: Seeding,
         accelerator: Accelerator,
         directory: Path,
         log: MetricsLog,
     ) -> None:
-        self.name, self.config, self.seed = name, config, seed
+        self.name, self.config, self.seed, self.seeding = name, config, seed, seeding
         self.accelerator, self.directory, self.log = accelerator, directory, log
         self.validation_data = validation_data
         self.order = EpochOrder(
@@ -272,7 +275,7 @@ class _StageRun:
             group["lr"] = config.learning_rate * factor
         noise = self._noise(self.step, self.order.batch_size, accelerator.process_index, accelerator.num_processes)
         # nn.Dropout draws from the global generator: it follows the step too, or a resumed run would go another way.
-        torch.manual_seed(step_seed(self.seed, f"{self.name}/modules/{accelerator.process_index}", self.step))
+        seed_modules(self.seed, f"{self.name}/modules/{accelerator.process_index}", self.step, self.seeding)
         micro = batch.n_cells // config.gradient_accumulation
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -301,8 +304,8 @@ class _StageRun:
             nn.utils.clip_grads_with_norm_(self.objective.parameters(), self.config.clip_norm, norm)
 
     def _noise(self, step: int, n_cells: int, part: int, n_parts: int) -> Noise:
-        generator = step_generator(self.seed, self.name, step, self.accelerator.device)
-        noise = self.objective.draw_noise(n_cells, generator)
+        rng = generator(self.seed, self.name, step, self.accelerator.device, self.seeding)
+        noise = self.objective.draw_noise(n_cells, rng)
         first, last = n_cells * part // n_parts, n_cells * (part + 1) // n_parts
         return {k: v[first:last] for k, v in noise.items()}
 
@@ -323,7 +326,7 @@ class _StageRun:
         for number, start in enumerate(range(0, n_cells, block)):
             cells = np.arange(start, min(start + block, n_cells))
             noise = self.objective.draw_noise(
-                len(cells), step_generator(self.seed, f"{self.name}/validation", number, accelerator.device)
+                len(cells), generator(self.seed, f"{self.name}/validation", number, accelerator.device, self.seeding)
             )
             if number % accelerator.num_processes != accelerator.process_index:
                 continue

@@ -22,7 +22,9 @@ from scldm.data.unpacked import UnpackedRows
 from scldm.networks import build_prior, build_vae, dispersion_attribute
 from scldm.nn.objective import Objective
 from scldm.prior.dit import DiT
-from scldm.prior.few_step import FewStepSolvers, collect_few_step, fit_to_prior
+from scldm.prior.few_step.fit import fit_to_prior
+from scldm.prior.few_step.solver import FewStepSolvers
+from scldm.prior.few_step.stored import collect_few_step, few_step_tensors
 from scldm.prior.latents import EncodedCells, LatentStatistics, LatentStore
 from scldm.prior.objective import PriorObjective
 from scldm.training.stages import run_stage
@@ -177,9 +179,9 @@ def _fit_once(
     prior: DiT, latents: LatentStore, config: RunConfig, path: Path, accelerator: Accelerator
 ) -> FewStepSolvers:
     if accelerator.is_main_process and not path.is_file():
-        fitted = fit_to_prior(prior.to(accelerator.device), latents, config.prior, config.seed)
+        fitted = fit_to_prior(prior.to(accelerator.device), latents, config.prior, config.seed, config.seeding)
         partial = path.with_suffix(".partial")
-        save_file({n: t for (_, kind), solver in fitted.items() for n, t in solver.tensors(kind).items()}, partial)
+        save_file(few_step_tensors(fitted), partial)
         os.replace(partial, path)
     accelerator.wait_for_everyone()
     return collect_few_step(load_file(path), prior.state_size)

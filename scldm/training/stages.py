@@ -68,6 +68,7 @@ def run_stage(
         validation_data,
         config.vae_training if name == "vae" else config.prior_training,
         seed=config.seed,
+        seeding=config.seeding,
         accelerator=accelerator,
         directory=directory / f"{name}-checkpoint",
         log=log,
