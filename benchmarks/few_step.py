@@ -29,7 +29,7 @@ from scldm.evaluation.cells import Cells, read_cells
 from scldm.evaluation.distances import frechet_distance, wasserstein2
 from scldm.evaluation.preparation import split, stratified_choice
 from scldm.evaluation.space import FeatureSpace
-from scldm.prior.few_step import fit_to_prior
+from scldm.prior.few_step.fit import fit_to_prior
 from scldm.prior.latents import LatentStore
 from scldm.training.run import encoded_blocks
 
@@ -48,7 +48,7 @@ def refit(model: ScLDM, training_cells: Path) -> None:
         encoded = encoded_blocks(sampler.vae, source, use_attributes=True)
         store = LatentStore.write(directory, encoded, source.n_cells)
         started = time.perf_counter()
-        fitted = fit_to_prior(sampler.prior, store, config.prior, config.seed)
+        fitted = fit_to_prior(sampler.prior, store, config.prior, config.seed, config.seeding)
     print(f"{training_cells.parent.name}: fitted in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     model._sampler = dataclasses.replace(sampler, few_step=fitted)
 

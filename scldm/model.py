@@ -26,14 +26,14 @@ from scldm.generation.sampler import Sampler
 from scldm.generation.writer import CellsHeader, collect_cells, write_cells
 from scldm.model_directory import StoredModel, TrainingSummary, model_hash, read_model, write_model
 from scldm.networks import build_prior, build_vae, dispersion_attribute, parameter_counts
+from scldm.nn.weights import load_network, network_tensors
 from scldm.prior.dit import DiT
 from scldm.prior.few_step.solver import FewStepSolvers
 from scldm.prior.few_step.stored import collect_few_step, few_step_tensors
 from scldm.prior.guidance import Guidance
 from scldm.prior.latents import LatentStatistics
-from scldm.training.loop import make_accelerator
+from scldm.training.distributed import make_accelerator
 from scldm.training.run import ENCODE_BATCH, encoded_blocks, split_source, train_networks
-from scldm.training.stages import load_network, network_tensors
 from scldm.training.tracking import MetricsLog
 from scldm.training.workspace import open_workspace
 from scldm.vae.model import VAE
@@ -159,7 +159,9 @@ class ScLDM:
         accelerator = accelerator or make_accelerator(self.config.precision)
         work = Path(directory)
         open_workspace(work, self.identity(), accelerator)
-        log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, self.config)
+        log = MetricsLog(
+            work / "metrics.jsonl" if accelerator.is_main_process else None, self.config.tracking, self.config.to_dict()
+        )
         trained = train_networks(self._source, self.config, work, log, accelerator, on_step)
         log.close()
         self._set_networks(trained.vae, trained.prior, trained.statistics, accelerator.device, trained.few_step)
@@ -175,8 +177,8 @@ class ScLDM:
         return self.training_summary
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the outcome of a training, as JSON."""
-        return {"config": self.config.to_dict(), "schema": self.schema.to_dict()}
+        """Everything that changes the outcome of a training, as JSON."""
+        return {"config": self.config.outcome(), "schema": self.schema.to_dict()}
 
     def check_split(self) -> None:
         """Raise ``UserError`` if the labels allow no split into training and validation cells, as training would."""

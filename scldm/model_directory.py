@@ -19,7 +19,7 @@ import scldm
 from scldm.config import RunConfig
 from scldm.data.schema import CategoricalAttribute, DatasetSchema
 from scldm.errors import UserError
-from scldm.training.checkpoint import atomic_directory
+from scldm.files import atomic_directory
 
 __all__ = [
     "FORMAT_VERSION",

@@ -28,8 +28,8 @@ from scldm.prior.guidance import Guidance
 from scldm.prior.latents import LatentBatch, LatentStatistics
 from scldm.prior.objective import PriorObjective
 from scldm.seeds import generator
-from scldm.training.checkpoint import load_checkpoint
-from scldm.training.loop import learning_rate_factor
+from scldm.training.schedule import learning_rate_factor
+from scldm.training.state import load_checkpoint
 from scldm.vae.model import VAE
 
 BOTH = {"cell_type": "T cell", "batch": "two"}

@@ -19,12 +19,12 @@ from scldm.generation.request import GenerationRequest
 from scldm.model import ScLDM
 from scldm.networks import build_prior, build_vae
 from scldm.prior.dit import DiT
-from scldm.prior.few_step import KINDS, FewStepSolver
+from scldm.prior.few_step.solver import KINDS, FewStepSolver
 from scldm.prior.guidance import Guidance, guided_field
 from scldm.prior.latents import LatentStore
 from scldm.prior.objective import PriorObjective
 from scldm.prior.solvers import Velocity, heun, time_grid
-from scldm.training.loop import make_accelerator
+from scldm.training.distributed import make_accelerator
 from scldm.training.run import encoded_blocks
 from scldm.vae.objective import VAEObjective
 from speed_of.cells import open_cells, our_config

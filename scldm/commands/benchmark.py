@@ -33,12 +33,12 @@ from scldm.evaluation.baselines import joint_labels
 from scldm.evaluation.baselines.scvi import SCVI, is_installed
 from scldm.evaluation.cells import read_cells
 from scldm.evaluation.fidelity import MIN_CELLS
+from scldm.files import atomic_directory
 from scldm.generation.reconstruct import reconstruct
 from scldm.generation.request import GenerationRequest
 from scldm.model import ScLDM
 from scldm.model_directory import TrainingSummary
-from scldm.training.checkpoint import atomic_directory
-from scldm.training.loop import make_accelerator
+from scldm.training.distributed import make_accelerator
 from scldm.training.workspace import open_workspace
 
 __all__ = ["FILES", "benchmark", "complete_config"]

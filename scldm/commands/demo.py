@@ -14,8 +14,8 @@ from scldm.config import DataConfig, RunConfig
 from scldm.data.demo import load_demo
 from scldm.data.split import split_cells
 from scldm.evaluation import evaluate
+from scldm.files import atomic_directory
 from scldm.model import ScLDM
-from scldm.training.checkpoint import atomic_directory
 
 __all__ = ["DEMO_CONFIG", "demo"]
 

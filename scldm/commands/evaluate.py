@@ -16,8 +16,8 @@ from scldm.evaluation import EvaluationReport
 from scldm.evaluation import evaluate as judge
 from scldm.evaluation.html import write_html
 from scldm.evaluation.pictures.embedding import Embedding
+from scldm.files import atomic_directory
 from scldm.model import ScLDM
-from scldm.training.checkpoint import atomic_directory
 
 __all__ = ["REPORT_FILES", "evaluate", "read_h5ad", "write_report"]
 

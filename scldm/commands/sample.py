@@ -21,7 +21,7 @@ from scldm.generation.request import GenerationRequest
 from scldm.generation.writer import check_other_file, check_writable
 from scldm.model import ScLDM
 from scldm.prior.guidance import Guidance
-from scldm.training.loop import make_accelerator
+from scldm.training.distributed import make_accelerator
 
 __all__ = ["parse_conditions", "parse_guidance", "sample"]
 

@@ -14,7 +14,7 @@ from scldm.config import RunConfig
 from scldm.errors import UserError
 from scldm.model import ScLDM
 from scldm.model_directory import check_absent
-from scldm.training.loop import make_accelerator
+from scldm.training.distributed import make_accelerator
 from scldm.training.workspace import continues, open_workspace
 
 __all__ = ["describe_run", "train"]

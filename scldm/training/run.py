@@ -27,7 +27,7 @@ from scldm.prior.few_step.solver import FewStepSolvers
 from scldm.prior.few_step.stored import collect_few_step, few_step_tensors
 from scldm.prior.latents import EncodedCells, LatentStatistics, LatentStore
 from scldm.prior.objective import PriorObjective
-from scldm.training.stages import run_stage
+from scldm.training.finished import train_unless_finished
 from scldm.training.tracking import MetricsLog
 from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
@@ -50,7 +50,7 @@ class TrainedNetworks:
     few_step
         Solvers fitted to the prior, by their number of evaluations and the kind of field.
     vae_summary, prior_summary
-        How each stage ended, see :class:`scldm.training.loop.StageResult`.
+        How each stage ended, see :class:`scldm.training.stage.StageResult`.
     n_training_cells, n_validation_cells
         Numbers of cells.
     """
@@ -104,7 +104,7 @@ def train_networks(
     work
         Directory for checkpoints, latents and, of a backed file, unpacked counts.
     log, accelerator
-        See :func:`scldm.training.loop.train_stage`.
+        See :func:`scldm.training.stage.train_stage`.
     on_step
         Called with the stage's name and the number of steps done after every step.
     """
@@ -113,12 +113,14 @@ def train_networks(
     training, validation = split_source(source, config)
 
     def stage(name: str, objective: Objective, training_data: Any, validation_data: Any) -> dict[str, Any]:
-        return run_stage(
+        return train_unless_finished(
             name,
             objective,
             training_data,
             validation_data,
-            config,
+            config.vae_training if name == "vae" else config.prior_training,
+            seed=config.seed,
+            seeding=config.seeding,
             directory=work,
             log=log,
             accelerator=accelerator,
