@@ -22,7 +22,7 @@ VelocityNetwork = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class GuidancePlan:
-    """Velocities to evaluate and their coefficients, v = sum_r coefficient_r v(attributes_r).
+    """Which velocities are evaluated and how they are added up, v = sum_r coefficient_r v(attributes_r).
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Guidance:
         return cls.additive(guidance) if isinstance(guidance, Mapping) else cls.joint(guidance)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values to be written to a file; ``Guidance(**d)`` reads them back."""
+        """Return plain values to be written to a file; ``Guidance(**d)`` reads them back."""
         return {"mode": self.mode, "scales": self.scales if isinstance(self.scales, float) else dict(self._pairs)}
 
     @property

@@ -62,8 +62,13 @@ class CellState:
 
     @classmethod
     def concatenate(cls, states: Sequence[CellState]) -> CellState:
-        """Put cells, none of which has a known depth, after one another."""
-        return cls(torch.cat([state.latents for state in states]), torch.cat([state.depth for state in states]))
+        """Put the cells of several states after one another."""
+        latents, depth = torch.cat([s.latents for s in states]), torch.cat([s.depth for s in states])
+        if all(s.depth_known is None for s in states):
+            return cls(latents, depth)
+        nobody = [torch.zeros_like(s.depth, dtype=torch.bool) for s in states]
+        known = [no if s.depth_known is None else s.depth_known for s, no in zip(states, nobody, strict=True)]
+        return cls(latents, depth, torch.cat(known))
 
     def pack(self) -> Float[Tensor, "cells state"]:
         """Return one row of numbers per cell, the form in which networks and solvers take a state."""

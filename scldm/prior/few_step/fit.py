@@ -1,4 +1,4 @@
-"""Fitting the coefficients by least squares, and all solvers of a trained prior."""
+"""How the coefficients are fitted by least squares, and the solvers of a trained prior."""
 
 from __future__ import annotations
 

@@ -45,6 +45,13 @@ def test_cells_come_after_one_another():
     first, second = state_of(2, seed=1), state_of(3, seed=2)
     both = CellState.concatenate([first, second])
     assert torch.equal(both.pack(), torch.cat([first.pack(), second.pack()]))
+    assert both.depth_known is None
+    known = torch.tensor([True, False, True])
+    for states, expected in (
+        ((first, second.give_depth(second.depth, known)), [False, False, True, False, True]),
+        ((second.give_depth(second.depth, known), first), [True, False, True, False, False]),
+    ):
+        assert CellState.concatenate(states).depth_known.tolist() == expected
 
 
 def test_noise_is_standard_normal_and_repeats_with_the_seed():
