@@ -29,7 +29,7 @@ from scldm.evaluation.distances import frechet_distance, wasserstein2
 from scldm.evaluation.markdown import markdown_table
 from scldm.evaluation.preparation import split, stratified_choice
 from scldm.evaluation.space import FeatureSpace
-from scldm.prior.few_step import fit_to_prior
+from scldm.prior.few_step.fit import fit_to_prior
 from scldm.prior.latents import LatentStore
 from scldm.tasks.representation import encoded_blocks
 
@@ -48,7 +48,7 @@ def refitted(model: ScLDM, training_cells: Path) -> ScLDM:
         encoded = encoded_blocks(trained.vae, source, use_attributes=True)
         store = LatentStore.write(directory, encoded, source.n_cells)
         started = time.perf_counter()
-        fitted = fit_to_prior(trained.prior, store, config.prior, config.seed)
+        fitted = fit_to_prior(trained.prior, store, config.prior, config.seed, config.seeding)
     print(f"{training_cells.parent.name}: fitted in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     return ScLDM.of(dataclasses.replace(trained, few_step=fitted))
 

@@ -24,8 +24,9 @@ from torch import nn
 
 from scldm.config import RunConfig, VAEConfig
 from scldm.data import CellBatch, CellDataset, open_source, read_counts, split_cells
-from scldm.nn.objective import step_generator
-from scldm.training.loop import make_accelerator, train_stage
+from scldm.seeds import generator
+from scldm.training.distributed import make_accelerator
+from scldm.training.stage import train_stage
 from scldm.training.tracking import MetricsLog
 from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
@@ -100,7 +101,7 @@ def held_out_nll(objective: VAEObjective, cells: CellDataset) -> float:
     with torch.no_grad():
         for number, start in enumerate(range(0, len(cells), 256)):
             batch = cells[np.arange(start, min(start + 256, len(cells)))]
-            noise = objective.draw_noise(batch.n_cells, step_generator(0, "test", number, "cpu"))
+            noise = objective.draw_noise(batch.n_cells, generator(0, "test", number, "cpu"))
             total += float(objective(batch, noise)["nll"].sum())
     return total / len(cells)
 
@@ -133,11 +134,12 @@ def main() -> None:
         torch.manual_seed(0)
         objective = VAEObjective(build(variant, source.schema.n_genes, parts[0].source.gene_totals()))
         with tempfile.TemporaryDirectory() as scratch:
-            log = MetricsLog(Path(scratch) / "metrics.jsonl", RunConfig())
+            log = MetricsLog(Path(scratch) / "metrics.jsonl")
             started = time.perf_counter()
             result = train_stage(
                 "vae", objective, parts[0], parts[1], training,
-                seed=0, accelerator=make_accelerator("float32", cpu=True), directory=Path(scratch), log=log,
+                seed=0, seeding="64-bit", accelerator=make_accelerator("float32", cpu=True), directory=Path(scratch),
+                log=log,
             )  # fmt: skip
             seconds = time.perf_counter() - started
             speeds = [

@@ -4,7 +4,7 @@
 
 Systems, all given the same cells:
 
-- **scldm**: the defaults, ``RunConfig()``. Training is timed inside :func:`scldm.training.loop.train_stage` (reading,
+- **scldm**: the defaults, ``RunConfig()``. Training is timed inside :func:`scldm.training.stage.train_stage` (reading,
   noise, forward, backward, clipping, AdamW, average), encoding is what fills the latent store, and sampling is
   ``ScLDM.sample_to_file`` guided with scale 2 on the cell type. On GPUs, training is under bf16 autocast.
 - **published**: Palla et al. 2025 as its authors run it, put together from our parts: the published layout (width 32,

@@ -35,7 +35,7 @@ from scldm.model import ScLDM
 from scldm.run import kept_if_of_use
 from scldm.seeds import numpy_rng
 from scldm.tasks.reconstruction import reconstruct
-from scldm.training.loop import make_accelerator
+from scldm.training.distributed import make_accelerator
 from scldm.training.workspace import open_workspace
 from scldm.version import __version__
 

@@ -30,7 +30,7 @@ from scldm.storage.directory import read_model, write_model
 from scldm.tasks.cells import open_aligned
 from scldm.tasks.representation import ENCODE_BATCH, encode
 from scldm.trained import TrainedModel, TrainingSummary, parameter_counts
-from scldm.training.loop import make_accelerator
+from scldm.training.distributed import make_accelerator
 
 __all__ = ["ScLDM"]
 

@@ -20,13 +20,15 @@ from scldm.errors import UserError
 from scldm.files import atomic_file
 from scldm.nn.objective import Objective
 from scldm.prior.dit import DiT
-from scldm.prior.few_step import FewStepSolvers, collect_few_step, fit_to_prior
+from scldm.prior.few_step.fit import fit_to_prior
+from scldm.prior.few_step.solver import FewStepSolvers
+from scldm.prior.few_step.stored import collect_few_step, few_step_tensors
 from scldm.prior.latents import LatentStore
 from scldm.prior.objective import PriorObjective
 from scldm.seeds import seed_modules
 from scldm.tasks.representation import encoded_blocks
 from scldm.trained import TrainedModel, TrainingSummary, build_prior, build_vae, dispersion_attribute
-from scldm.training.stages import run_stage
+from scldm.training.finished import train_unless_finished
 from scldm.training.tracking import MetricsLog
 from scldm.training.workspace import open_workspace
 from scldm.vae.model import VAE
@@ -89,18 +91,21 @@ def train_model(
         ``work`` holds something else than an unfinished training of this model on these data.
     """
     open_workspace(work, identity(config, source.schema), accelerator)
-    log = MetricsLog(work / "metrics.jsonl" if accelerator.is_main_process else None, config)
+    metrics = work / "metrics.jsonl"
+    log = MetricsLog(metrics if accelerator.is_main_process else None, config.tracking, config.to_dict())
     if config.data.unpack:
         source = _unpack_once(source, work / "counts", accelerator)
     schema, (training, validation) = source.schema, split_source(source, config)
 
     def stage(name: str, objective: Objective, training_data: Any, validation_data: Any) -> dict[str, Any]:
-        return run_stage(
+        return train_unless_finished(
             name,
             objective,
             training_data,
             validation_data,
-            config,
+            config.vae_training if name == "vae" else config.prior_training,
+            seed=config.seed,
+            seeding=config.seeding,
             directory=work,
             log=log,
             accelerator=accelerator,
@@ -130,8 +135,8 @@ def train_model(
         vae=vae_summary,
         prior=prior_summary,
     )
-    metrics = (work / "metrics.jsonl").read_text(encoding="utf-8") if accelerator.is_main_process else ""
-    model = TrainedModel(config, schema, vae, prior, latents.statistics, summary, few_step, metrics)
+    lines = metrics.read_text(encoding="utf-8") if accelerator.is_main_process else ""
+    model = TrainedModel(config, schema, vae, prior, latents.statistics, summary, few_step, lines)
     return model.to(accelerator.device)
 
 
@@ -175,9 +180,9 @@ def _fit_once(
     prior: DiT, latents: LatentStore, config: RunConfig, path: Path, accelerator: Accelerator
 ) -> FewStepSolvers:
     if accelerator.is_main_process and not path.is_file():
-        fitted = fit_to_prior(prior.to(accelerator.device), latents, config.prior, config.seed)
+        fitted = fit_to_prior(prior.to(accelerator.device), latents, config.prior, config.seed, config.seeding)
         with atomic_file(path) as partial:
-            save_file({n: t for (_, kind), solver in fitted.items() for n, t in solver.tensors(kind).items()}, partial)
+            save_file(few_step_tensors(fitted), partial)
     accelerator.wait_for_everyone()
     return collect_few_step(load_file(path), prior.state_size)
 

@@ -17,7 +17,8 @@ from scldm.config import RunConfig
 from scldm.data.schema import DatasetSchema
 from scldm.nn.weights import network_tensors
 from scldm.prior.dit import DiT
-from scldm.prior.few_step import FewStepSolvers
+from scldm.prior.few_step.solver import FewStepSolvers
+from scldm.prior.few_step.stored import few_step_tensors
 from scldm.prior.latents import LatentStatistics
 from scldm.vae.model import VAE
 
@@ -111,8 +112,7 @@ class TrainedModel:
         solvers (``few_step.*``).
         """
         others = {"latent_mean": self.statistics.mean.cpu(), "latent_std": self.statistics.std.cpu()}
-        for (_, kind), solver in self.few_step.items():
-            others |= solver.tensors(kind)
+        others |= few_step_tensors(self.few_step)
         return {"vae": network_tensors(self.vae), "prior": network_tensors(self.prior) | others}
 
     def fingerprint(self) -> str:

@@ -19,7 +19,7 @@ from scldm.config import (
     save_config,
 )
 from scldm.errors import UserError
-from scldm.prior.interpolant import TIME_SAMPLERS
+from scldm.prior.registry import TIME_SAMPLERS
 from scldm.vae.likelihood import LIKELIHOODS
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -23,7 +23,7 @@ from scldm.config import PriorConfig, RunConfig, TrainingConfig, VAEConfig
 from scldm.data.batch import CellBatch
 from scldm.generation.request import GenerationRequest
 from scldm.model import ScLDM
-from scldm.training.loop import make_accelerator
+from scldm.training.distributed import make_accelerator
 
 CONDITIONS = ("cell_type", "batch")
 CELL_TYPES = ("T cell", "B cell", "monocyte")

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from scldm.config import RunConfig, TrainingConfig
+from scldm.config import TrainingConfig
 from scldm.data.source import CellSource
-from scldm.nn.objective import Objective, step_generator
+from scldm.nn.objective import Objective
+from scldm.seeds import generator
 from scldm.tasks.representation import encoded_blocks
-from scldm.training.loop import make_accelerator, train_stage
+from scldm.training.distributed import make_accelerator
+from scldm.training.stage import train_stage
 from scldm.training.tracking import MetricsLog
 from scldm.vae.model import VAE
 from speed_of.job import Settings
@@ -89,8 +91,8 @@ def train_steps(
     )
     with tempfile.TemporaryDirectory() as directory, suppress(_EnoughError):
         train_stage(
-            "speed", objective, data, data, config, seed=0, directory=Path(directory) / "checkpoint",
-            accelerator=make_accelerator(precision, cpu=settings.on_cpu), log=MetricsLog(None, RunConfig()),
+            "speed", objective, data, data, config, seed=0, seeding="64-bit", directory=Path(directory) / "checkpoint",
+            accelerator=make_accelerator(precision, cpu=settings.on_cpu), log=MetricsLog(None),
             on_step=on_step,
         )  # fmt: skip
     return np.diff(ends[warm_ups - 1 :]).tolist()
@@ -101,7 +103,7 @@ def step_flops(settings: Settings, objective: Objective, data: Any, batch: int) 
     if not settings.count_flops:
         return None
     cells = data[np.arange(batch) % len(data)].to(settings.device)
-    noise = objective.draw_noise(batch, step_generator(0, "flops", 0, settings.device))
+    noise = objective.draw_noise(batch, generator(0, "flops", 0, settings.device))
     with FlopCounterMode(display=False) as counter:
         objective(cells, noise)["loss"].mean().backward()
     return float(counter.get_total_flops())

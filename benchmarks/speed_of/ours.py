@@ -18,14 +18,14 @@ from scldm.data.source import CellSource
 from scldm.generation.request import GenerationRequest
 from scldm.model import ScLDM
 from scldm.prior.dit import DiT
-from scldm.prior.few_step import KINDS, FewStepSolver
+from scldm.prior.few_step.solver import KINDS, FewStepSolver
 from scldm.prior.guidance import Guidance, guided_field
 from scldm.prior.latents import LatentStore
 from scldm.prior.objective import PriorObjective
 from scldm.prior.solvers import Velocity, heun, time_grid
 from scldm.tasks.representation import encoded_blocks
 from scldm.trained import build_prior, build_vae
-from scldm.training.loop import make_accelerator
+from scldm.training.distributed import make_accelerator
 from scldm.vae.objective import VAEObjective
 from speed_of.cells import open_cells, our_config
 from speed_of.job import CONDITION, GUIDANCE, Job, Settings

@@ -73,7 +73,7 @@ class Sample:
         self._check()
         guidance = parse_guidance(flat("--guidance", self.guidance) or ("1.0",), self.guidance_mode)
         from scldm.model import ScLDM
-        from scldm.training.loop import make_accelerator
+        from scldm.training.distributed import make_accelerator
 
         device: Any = choose_device(self.device)
         accelerator = None

@@ -82,7 +82,7 @@ def _train(config: RunConfig, output: Path, *, overwrite: bool, cpu: bool) -> No
     from scldm.model import ScLDM
     from scldm.run import kept_if_of_use
     from scldm.storage.directory import check_model_directory_can_be_made
-    from scldm.training.loop import make_accelerator
+    from scldm.training.distributed import make_accelerator
     from scldm.training.workspace import open_workspace
 
     check_model_directory_can_be_made(output, overwrite)

@@ -23,9 +23,9 @@ from scldm.generation.conditions import (
     warn_out_of_range,
     warn_unobserved,
 )
-from scldm.prior.few_step import GUIDANCE_SCALES
+from scldm.prior.few_step.field import GUIDANCE_SCALES
 from scldm.prior.guidance import Guidance
-from scldm.prior.solvers import FEW_STEP, check_solver, default_steps
+from scldm.prior.registry import find_solver
 
 __all__ = ["CHUNK_CELLS", "GenerationRequest"]
 
@@ -163,8 +163,7 @@ class GenerationRequest:
         n_cells = len(table)
         if n_cells < 1:
             raise UserError(f"n_cells is {n_cells}; ask for at least one cell.")
-        check_solver(solver)
-        steps = default_steps(solver) if steps is None else steps
+        steps = find_solver(solver).default_steps if steps is None else steps
         if steps < 1:
             raise UserError(f"steps is {steps}; the solver needs at least one step.")
         if seed < 0:
@@ -179,7 +178,7 @@ class GenerationRequest:
         depths = depths_of(depth, n_cells)
         warn_unobserved(schema, categorical)
         warn_out_of_range(schema, continuous, depths)
-        if solver == FEW_STEP and parsed.largest_scale > max(GUIDANCE_SCALES):
+        if find_solver(solver).fitted and parsed.largest_scale > max(GUIDANCE_SCALES):
             warnings.warn(
                 f"the few-step solver is made for guidance up to {max(GUIDANCE_SCALES):g} and {parsed.largest_scale:g} "
                 "is asked for: take another solver if it matters.",

@@ -16,7 +16,10 @@ from scldm.errors import UserError
 from scldm.generation.request import CHUNK_CELLS, GenerationRequest
 from scldm.generation.writer import CellBlock
 from scldm.prior.guidance import guided_field
-from scldm.prior.solvers import FEW_STEP, SOLVERS, time_grid
+from scldm.prior.registry import SOLVERS
+from scldm.prior.solvers import time_grid
+from scldm.prior.source import Noise
+from scldm.prior.state import CellState
 from scldm.seeds import generator
 from scldm.trained import TrainedModel
 from scldm.vae.draws import SparseCounts
@@ -27,7 +30,7 @@ __all__ = ["check_solver_is_fitted", "generate"]
 def check_solver_is_fitted(model: TrainedModel, request: GenerationRequest) -> None:
     """Raise a :class:`~scldm.errors.UserError` if the request names a few-step solver that the model does not have."""
     key = _few_step_key(model, request)
-    if request.solver == FEW_STEP and key not in model.few_step:
+    if SOLVERS[request.solver].fitted and key not in model.few_step:
         fitted = ", ".join(str(n) for n, kind in sorted(model.few_step) if kind == key[1]) or "none"
         raise UserError(
             f"this model has no few-step solver of {request.steps} evaluations (it has: {fitted}); see "
@@ -99,17 +102,17 @@ def _block(model: TrainedModel, request: GenerationRequest, chunks: range) -> Ce
 def _chunks(model: TrainedModel, request: GenerationRequest, chunks: list[int]) -> Iterator[CellBlock]:
     """Generate some chunks at once."""
     device, seeding = model.device, model.config.seeding
-    generators = [generator(request.seed, "sample", request.first_chunk + c, device, seeding) for c in chunks]
+    rngs = [generator(request.seed, "sample", request.first_chunk + c, device, seeding) for c in chunks]
     # A short last chunk is filled up with copies of its last cell: no shape depends on the length of the request.
     rows = np.concatenate([_filled(request.chunk_cells(chunk)) for chunk in chunks])
     categorical = torch.from_numpy(request.categorical[rows]).to(device)
     continuous = torch.from_numpy(request.continuous[rows]).to(device)
     given_depth = None if request.depth is None else request.depth[rows]
-    latents, depth = _solve(model, request, generators, categorical, continuous, given_depth)
+    latents, depth = _solve(model, request, rngs, categorical, continuous, given_depth)
 
     library_size = torch.from_numpy(depth).to(device)
     k = model.dispersion_attribute
-    for number, (chunk, rng) in enumerate(zip(chunks, generators, strict=True)):
+    for number, (chunk, rng) in enumerate(zip(chunks, rngs, strict=True)):
         part = slice(number * CHUNK_CELLS, (number + 1) * CHUNK_CELLS)
         counts = model.vae.sample_counts(
             rearrange(latents[part], "b (m c) -> b m c", c=model.vae.config.latent_channels),
@@ -124,30 +127,27 @@ def _chunks(model: TrainedModel, request: GenerationRequest, chunks: list[int]) 
 def _solve(
     model: TrainedModel,
     request: GenerationRequest,
-    generators: list[torch.Generator],
+    rngs: list[torch.Generator],
     categorical: Int64[Tensor, "cells n_categorical"],
     continuous: Float[Tensor, "cells n_continuous"],
     given_depth: Float32[np.ndarray, " cells"] | None,
 ) -> tuple[Float[Tensor, "cells state"], Float32[np.ndarray, " cells"]]:
     """Take noise along the guided velocity to latents, in the coordinates of the autoencoder, and library sizes."""
-    device, depths = model.device, model.schema.depth
-    state = torch.cat(
-        [torch.randn(CHUNK_CELLS, model.prior.state_size, generator=rng, device=device) for rng in generators]
-    )
-    depth_known = None
+    depths, source = model.schema.depth, Noise(model.prior.latent_size)
+    start = CellState.concatenate([source.draw(CHUNK_CELLS, rng) for rng in rngs])
     if given_depth is not None:
-        state[:, -1] = torch.from_numpy(depths.to_normal(given_depth).astype(np.float32)).to(device)
-        depth_known = torch.ones(len(state), dtype=torch.bool, device=device)
+        scores = torch.from_numpy(depths.to_normal(given_depth).astype(np.float32)).to(model.device)
+        start = start.give_depth(scores, torch.ones(len(scores), dtype=torch.bool, device=model.device))
     plan = request.guidance.plan(model.schema.attribute_names, request.given)
-    velocity = guided_field(model.prior, categorical, continuous, plan, depth_known)
-    if request.solver == FEW_STEP:
-        state = model.few_step[_few_step_key(model, request)](velocity, state)
+    velocity = guided_field(model.prior, categorical, continuous, plan, start.depth_known)
+    if SOLVERS[request.solver].fitted:
+        packed = model.few_step[_few_step_key(model, request)](velocity, start.pack())
     else:
-        state = SOLVERS[request.solver](velocity, state, time_grid(request.steps))
-    generated = given_depth
-    if generated is None:
-        generated = depths.from_normal(state[:, -1].cpu().numpy()).astype(np.float32)
-    return model.statistics.restore(state[:, :-1]), generated
+        packed = SOLVERS[request.solver](velocity, start.pack(), time_grid(request.steps))
+    end, depth = CellState.unpack(packed), given_depth
+    if depth is None:
+        depth = depths.from_normal(end.depth.cpu().numpy()).astype(np.float32)
+    return model.statistics.restore(end.latents), depth
 
 
 def _filled(cells: slice) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The weights of a network by name, to be saved and to be put back."""
+"""Weights of a network as named tensors: taking them out, and putting them in."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from torch import Tensor, nn
 
 from scldm.errors import UserError
 
-__all__ = ["load_network", "network_tensors"]
+__all__ = ["copy_weights", "load_network", "network_tensors"]
 
 
 def network_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Return the weights by name on the CPU; a weight that two modules share appears once."""
+    """Return the weights by name, on the CPU; a weight that two modules share appears once."""
     return {name: p.detach().cpu().contiguous() for name, p in network.named_parameters()}
 
 
 @torch.no_grad()
+def copy_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Overwrite all weights of a network, in place."""
+    for name, parameter in network.named_parameters():
+        parameter.copy_(weights[name])
+
+
 def load_network(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Copy weights into a network; names and shapes have to agree exactly.
+    """Overwrite all weights of a network with those of a file; names and shapes have to agree exactly.
 
     Raises
     ------
@@ -36,4 +42,4 @@ def load_network(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
                 f"the weight '{name}' in {where} has shape {tuple(weights[name].shape)}, the configuration asks for "
                 f"{tuple(parameter.shape)}."
             )
-        parameter.copy_(weights[name])
+    copy_weights(network, weights)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from scldm.errors import require
+from scldm.prior.registry import TimeDistribution
 
 __all__ = ["PriorConfig"]
 
@@ -26,8 +26,8 @@ class PriorConfig:
     """Probability, for each attribute by itself, of being hidden from a training cell."""
     given_depth_fraction: float = 0.25
     """Share of training cells whose depth is given instead of generated, so that a request may fix it."""
-    time_distribution: Literal["uniform", "logit_normal"] = "uniform"
-    """How training times are drawn."""
+    time_distribution: TimeDistribution = "uniform"
+    """How training times are drawn: uniform, or logit_normal, which favours the middle of the path."""
     time_scale: float = 1000.0
     """Factor on time before its sinusoidal features; 1 reproduces the published implementation."""
     few_step_evaluations: tuple[int, ...] = (4,)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from scldm.nn.attention import SelfAttention, SwiGLU
 from scldm.nn.embeddings import AttributeEmbedding, TimeEmbedding, sinusoidal_positions
+from scldm.prior.state import pack, packed_size, unpack
 
 __all__ = ["DiT", "DiTBlock", "convert_published_dit_state"]
 
@@ -61,10 +62,10 @@ class DiTBlock(nn.Module):
 
 
 class DiT(nn.Module):
-    """Velocity of the joint state of latents and depth (Peebles & Xie, 2023).
+    """Network that gives the velocity of the joint state of latents and depth (Peebles & Xie, 2023).
 
-    The state of a cell is flat: its latents, token by token, and then, if ``with_depth``, its standardised depth, which
-    becomes one more token with its own projections and position.
+    States and velocities are packed (:mod:`scldm.prior.state`); the depth becomes one more token, with its
+    own projections and position. A network without depth, as the published one is, takes the latents alone.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ class DiT(nn.Module):
     n_continuous
         Number of continuous attributes.
     with_depth
-        Whether the state ends with the depth.
+        Whether the state has a depth.
     time_scale
         What time in [0, 1] is multiplied by before its sinusoids; 1.0 is what the published model does.
     attention_bias, eps, dropout
@@ -106,7 +107,9 @@ class DiT(nn.Module):
         self.n_latents = n_latents
         self.latent_channels = latent_channels
         self.with_depth = with_depth
-        self.state_size = n_latents * latent_channels + int(with_depth)
+        #: Numbers of a cell's latents, and of its state.
+        self.latent_size = n_latents * latent_channels
+        self.state_size = packed_size(self.latent_size) if with_depth else self.latent_size
 
         self.latent_input = nn.Linear(latent_channels, width)
         self.latent_output = nn.Linear(width, latent_channels)
@@ -150,12 +153,12 @@ class DiT(nn.Module):
         continuous: Float[Tensor, "cells continuous"],
         depth_known: Bool[Tensor, " cells"] | None = None,
     ) -> Float[Tensor, "cells state"]:
-        """Velocity of every cell.
+        """Return the velocity of every cell.
 
         Parameters
         ----------
         state
-            Latents and, last, depth, at ``time`` of their path.
+            Packed states, at ``time`` of their paths.
         time
             In [0, 1], 0 is noise.
         categorical
@@ -179,17 +182,18 @@ class DiT(nn.Module):
     ) -> Float[Tensor, "cells tokens width"]:
         if state.shape[1] != self.state_size:
             raise ValueError(f"expected a state of {self.state_size} numbers per cell, got {state.shape[1]}")
-        n_flat = self.n_latents * self.latent_channels
-        latents = rearrange(state[:, :n_flat], "b (m c) -> b m c", c=self.latent_channels)
-        tokens = self.latent_input(latents)
-        if self.with_depth:
-            depth = self.depth_input(state[:, n_flat:])
+        if not self.with_depth:
             if depth_known is not None:
-                depth = torch.where(depth_known[:, None], depth + self.depth_known, depth)
-            tokens = torch.cat([tokens, depth[:, None, :]], dim=1)
-        elif depth_known is not None:
-            raise ValueError("depth_known was given to a network whose state has no depth")
-        return tokens + self.positions
+                raise ValueError("depth_known was given to a network whose state has no depth")
+            return self._latent_tokens(state) + self.positions
+        latents, depth = unpack(state)
+        depth = self.depth_input(depth[:, None])
+        if depth_known is not None:
+            depth = torch.where(depth_known[:, None], depth + self.depth_known, depth)
+        return torch.cat([self._latent_tokens(latents), depth[:, None, :]], dim=1) + self.positions
+
+    def _latent_tokens(self, latents: Float[Tensor, "cells latents"]) -> Float[Tensor, "cells tokens width"]:
+        return self.latent_input(rearrange(latents, "b (m c) -> b m c", c=self.latent_channels))
 
     def _velocity(
         self, tokens: Float[Tensor, "cells tokens width"], depth_known: Bool[Tensor, " cells"] | None
@@ -197,10 +201,10 @@ class DiT(nn.Module):
         latents = rearrange(self.latent_output(tokens[:, : self.n_latents]), "b m c -> b (m c)")
         if not self.with_depth:
             return latents
-        depth = self.depth_output(tokens[:, self.n_latents])
+        depth = self.depth_output(tokens[:, self.n_latents])[:, 0]
         if depth_known is not None:
-            depth = torch.where(depth_known[:, None], 0.0, depth)
-        return torch.cat([latents, depth], dim=1)
+            depth = torch.where(depth_known, 0.0, depth)
+        return pack(latents, depth)
 
 
 def convert_published_dit_state(

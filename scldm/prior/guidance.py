@@ -13,7 +13,7 @@ from torch import Tensor
 from scldm.errors import UserError, nearest_names
 from scldm.prior.solvers import Velocity
 
-__all__ = ["Guidance", "GuidancePlan", "VelocityNetwork", "guided_field", "guided_velocity"]
+__all__ = ["Guidance", "GuidancePlan", "VelocityNetwork", "guided_field"]
 
 
 VelocityNetwork = Callable[..., Tensor]
@@ -22,7 +22,7 @@ VelocityNetwork = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class GuidancePlan:
-    """Velocities to evaluate and their coefficients, v = sum_r coefficient_r v(attributes_r).
+    """Which velocities are evaluated and how they are added up, v = sum_r coefficient_r v(attributes_r).
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class Guidance:
         return cls.additive(guidance) if isinstance(guidance, Mapping) else cls.joint(guidance)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values to be written to a file; ``Guidance(**d)`` reads them back."""
+        """Return plain values to be written to a file; ``Guidance(**d)`` reads them back."""
         return {"mode": self.mode, "scales": self.scales if isinstance(self.scales, float) else dict(self._pairs)}
 
     @property
@@ -162,7 +162,7 @@ def guided_field(
     plan: GuidancePlan,
     depth_known: Bool[Tensor, " cells"] | None = None,
 ) -> Velocity:
-    """Velocity of a fixed set of cells as a function of state and time, ready for a solver.
+    """Return the guided velocity of some cells as a function of their packed state and time, ready for a solver.
 
     All rows of the plan go through the network in one call. An attribute that is null for some of the cells stays null
     in every row of those cells, so they are guided by what they have.
@@ -206,16 +206,3 @@ def guided_field(
         return total
 
     return velocity
-
-
-def guided_velocity(
-    network: VelocityNetwork,
-    state: Float[Tensor, "cells state"],
-    time: float,
-    categorical: Int64[Tensor, "cells categorical"],
-    continuous: Float[Tensor, "cells continuous"],
-    depth_known: Bool[Tensor, " cells"] | None,
-    plan: GuidancePlan,
-) -> Float[Tensor, "cells state"]:
-    """Guided velocity at one state and time, in one network call; see :func:`guided_field`."""
-    return guided_field(network, categorical, continuous, plan, depth_known)(state, time)

@@ -1,4 +1,4 @@
-"""The latent store: every training cell encoded once, memory-mapped, standardised on reading."""
+"""The latent store, in which every training cell is encoded once; the prior reads it through memory maps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from scldm.files import write_text
+
 __all__ = ["EncodedCells", "LatentBatch", "LatentStatistics", "LatentStore"]
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedCells:
-    """Cells on their way into a :class:`LatentStore`, as arrays.
+    """Encoded cells as arrays, to be written into a :class:`LatentStore`.
 
     Attributes
     ----------
@@ -33,8 +35,8 @@ class EncodedCells:
         Attribute codes (-1 unlabelled) and standardised values (NaN unlabelled).
     """
 
-    mean: Float32[np.ndarray, "cells state"]
-    log_variance: Float32[np.ndarray, "cells state"]
+    mean: Float32[np.ndarray, "cells latents"]
+    log_variance: Float32[np.ndarray, "cells latents"]
     depth: Float32[np.ndarray, " cells"]
     categorical: Int64[np.ndarray, "cells n_categorical"]
     continuous: Float32[np.ndarray, "cells n_continuous"]
@@ -44,8 +46,8 @@ class EncodedCells:
 class LatentBatch:
     """Encoded cells as tensors; the fields of :class:`EncodedCells`."""
 
-    mean: Float32[Tensor, "cells state"]
-    log_variance: Float32[Tensor, "cells state"]
+    mean: Float32[Tensor, "cells latents"]
+    log_variance: Float32[Tensor, "cells latents"]
     depth: Float32[Tensor, " cells"]
     categorical: Int64[Tensor, "cells n_categorical"]
     continuous: Float32[Tensor, "cells n_continuous"]
@@ -75,15 +77,15 @@ class LatentBatch:
 class LatentStatistics:
     """Mean and standard deviation of every latent channel over the training cells, posterior noise included."""
 
-    mean: Float[Tensor, " state"]
-    std: Float[Tensor, " state"]
+    mean: Float[Tensor, " latents"]
+    std: Float[Tensor, " latents"]
 
-    def standardise(self, latents: Float[Tensor, "cells state"]) -> Float[Tensor, "cells state"]:
-        """Latents in the coordinates of the prior."""
+    def standardise(self, latents: Float[Tensor, "cells latents"]) -> Float[Tensor, "cells latents"]:
+        """Bring latents into the coordinates of the prior."""
         return (latents - self.mean) / self.std
 
-    def restore(self, standardised: Float[Tensor, "cells state"]) -> Float[Tensor, "cells state"]:
-        """Latents in the coordinates of the VAE."""
+    def restore(self, standardised: Float[Tensor, "cells latents"]) -> Float[Tensor, "cells latents"]:
+        """Bring standardised latents back into the coordinates of the autoencoder."""
         return standardised * self.std + self.mean
 
 
@@ -141,14 +143,12 @@ class LatentStore(Dataset[LatentBatch]):
         mean = total / n_cells
         # A channel that never moves (a collapsed posterior keeps its unit noise, a dead LayerNorm channel does not).
         std = np.sqrt(np.maximum(squares / n_cells - mean**2, 1e-8))
-        partial = directory / "statistics.partial"
-        partial.write_text(json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
-        partial.replace(directory / "statistics.json")
+        write_text(directory / "statistics.json", json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
         return cls(directory)
 
     @staticmethod
     def is_complete(directory: str | os.PathLike[str]) -> bool:
-        """Whether :meth:`write` finished there."""
+        """Tell whether :meth:`write` finished there."""
         return (Path(directory) / "statistics.json").is_file()
 
     @property

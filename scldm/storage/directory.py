@@ -17,7 +17,7 @@ from scldm.data.schema import DatasetSchema
 from scldm.errors import UserError
 from scldm.files import atomic_directory, check_directory_can_be_made
 from scldm.nn.weights import load_network
-from scldm.prior.few_step import collect_few_step
+from scldm.prior.few_step.stored import collect_few_step
 from scldm.prior.latents import LatentStatistics
 from scldm.storage.card import model_card
 from scldm.storage.migrations import FORMAT_VERSION, OLDEST_FORMAT, Content, migrated
@@ -111,10 +111,10 @@ def _assemble(
         if name not in weights:
             raise UserError(f"'{directory}' is damaged: prior.safetensors has no latent statistics ({name}).")
         moments.append(weights.pop(name))
-        if moments[-1].shape != (prior.state_size - 1,):
+        if moments[-1].shape != (prior.latent_size,):
             raise UserError(
                 f"'{directory}' is damaged: {name} in prior.safetensors has shape {tuple(moments[-1].shape)}, the "
-                f"configuration asks for {(prior.state_size - 1,)}."
+                f"configuration asks for {(prior.latent_size,)}."
             )
     try:
         few_step = collect_few_step(weights, prior.state_size)

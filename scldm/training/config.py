@@ -72,7 +72,7 @@ class TrackingConfig:
     """Where training metrics go besides metrics.jsonl, which is always written."""
 
     wandb: bool = field(default=False, metadata=HARMLESS)
-    """Log to Weights & Biases (needs `pip install scldm[wandb]`); WANDB_MODE=offline works."""
+    """Log to Weights & Biases (needs `pip install wandb`); WANDB_MODE=offline works."""
     project: str = field(default="scldm", metadata=HARMLESS)
     """Name of the wandb project."""
     name: str | None = field(default=None, metadata=HARMLESS)

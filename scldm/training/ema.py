@@ -38,12 +38,6 @@ class ExponentialMovingAverage:
         torch._foreach_lerp_(list(self.parameters.values()), online, 1 - decay)
 
     @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        """Overwrite the weights of ``module`` with the average."""
-        for name, parameter in module.named_parameters():
-            parameter.copy_(self.parameters[name])
-
-    @torch.no_grad()
     def swap(self, module: nn.Module) -> None:
         """Exchange the weights of ``module`` and the average; a second call undoes it."""
         for name, parameter in module.named_parameters():

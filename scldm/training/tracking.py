@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scldm.config import RunConfig
 from scldm.errors import UserError
+from scldm.files import write_text
+from scldm.training.config import TrackingConfig
 
 __all__ = ["MetricsLog"]
 
 
 class MetricsLog:
-    """Append-only record of a run, one JSON object per line.
+    """The record of a run, a file to which metrics are appended, one JSON object per line.
 
     Every line has ``stage``, ``step`` and ``cells`` (cells trained on so far) and the metrics of that moment.
 
@@ -21,49 +23,49 @@ class MetricsLog:
     ----------
     path
         The ``metrics.jsonl`` to append to; None on processes that do not write.
-    config
-        The run; decides about wandb.
+    tracking
+        Whether wandb gets the metrics, too, and under which names.
+    configuration
+        What wandb records about the run, as plain values.
     """
 
-    def __init__(self, path: Path | None, config: RunConfig) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        tracking: TrackingConfig | None = None,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = path
         self._wandb: Any = None
-        if path is None or not config.tracking.wandb:
+        tracking = tracking or TrackingConfig()
+        if path is None or not tracking.wandb:
             return
         try:
             import wandb
         except ImportError:
-            raise UserError(
-                "tracking.wandb is on but wandb is not installed; run 'pip install scldm[wandb]'."
-            ) from None
+            raise UserError("tracking.wandb is on but wandb is not installed; run 'pip install wandb'.") from None
         # One wandb run per training run: resuming continues it under the same id. Its files go where wandb puts them
         # (./wandb, or WANDB_DIR): the working directory is removed at the end, and an offline run is uploaded later.
         identifier = path.with_name("wandb_run_id.txt")
-        known = identifier.read_text() if identifier.exists() else None
+        known = identifier.read_text(encoding="utf-8") if identifier.exists() else None
         self._wandb = wandb.init(
-            project=config.tracking.project,
-            name=config.tracking.name,
-            id=known,
-            resume="allow",
-            config=config.to_dict(),
+            project=tracking.project, name=tracking.name, id=known, resume="allow", config=dict(configuration or {})
         )
-        identifier.write_text(self._wandb.id)
+        write_text(identifier, self._wandb.id)
 
     def rewind(self, stage: str, step: int) -> None:
         """Forget what a killed run wrote about ``stage`` after the checkpoint at ``step``, which is trained again."""
         if self.path is None or not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text().splitlines(keepends=True):
+        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
             try:
                 entry = json.loads(line)
             except ValueError:
                 continue  # A line cut off by the kill.
             if entry["stage"] != stage or entry["step"] <= step:
                 kept.append(line)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        partial.replace(self.path)
+        write_text(self.path, "".join(kept))
 
     def write(self, stage: str, step: int, cells: int, metrics: dict[str, float]) -> None:
         """Record metrics."""

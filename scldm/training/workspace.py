@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from scldm.errors import UserError
+from scldm.files import atomic_directory
 
 __all__ = ["continues", "open_workspace"]
 
@@ -25,7 +25,7 @@ def continues(directory: Path, identity: Mapping[str, Any], overwrite: bool = Fa
     directory
         Working directory; it need not exist.
     identity
-        What the run is, as JSON: everything that determines its outcome.
+        What the run is, as JSON: everything that changes what it ends in, and nothing else.
     overwrite
         Whether another unfinished run may be thrown away.
 
@@ -40,7 +40,7 @@ def continues(directory: Path, identity: Mapping[str, Any], overwrite: bool = Fa
             raise UserError(f"'{directory}' exists and is not an unfinished run of scldm; name another output.")
         return False
     try:
-        differing = _differences(json.loads(marker.read_text()), identity)
+        differing = _differences(json.loads(marker.read_text(encoding="utf-8")), identity)
     except ValueError:
         raise UserError(f"'{marker}' is damaged; delete '{directory}' to start anew.") from None
     if differing and not overwrite:
@@ -66,17 +66,14 @@ def open_workspace(
     continuing = continues(directory, identity, overwrite)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process and not continuing:
-        shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True)
-        partial = directory / "run.partial"
-        partial.write_text(json.dumps(identity))
-        partial.replace(directory / MARKER)
+        with atomic_directory(directory, overwrite=True) as partial:
+            (partial / MARKER).write_text(json.dumps(identity), encoding="utf-8")
     accelerator.wait_for_everyone()
     return continuing
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Paths at which two JSON values differ."""
+    """List the paths at which two JSON values differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*new, *(k for k in old if k not in new)]
         return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]

@@ -8,7 +8,10 @@ import torch
 
 from scldm.config import PriorConfig
 from scldm.prior.dit import DiT
-from scldm.prior.few_step import FewStepSolver, collect_few_step, corrected, fit_few_step, fit_to_prior
+from scldm.prior.few_step.correction import corrected
+from scldm.prior.few_step.fit import fit_few_step, fit_to_prior
+from scldm.prior.few_step.solver import FewStepSolver
+from scldm.prior.few_step.stored import collect_few_step, few_step_tensors
 from scldm.prior.guidance import Guidance, guided_field
 from scldm.prior.latents import EncodedCells, LatentStore
 from scldm.prior.solvers import euler, heun, midpoint, time_grid
@@ -158,7 +161,7 @@ def test_coefficients_survive_being_saved_and_other_tensors_are_left():
         dataclasses.replace(FewStepSolver.midpoint(2), matrix=correction[0], offset=correction[1, 0]),
         FewStepSolver.midpoint(4),
     ]
-    tensors = {"other": torch.ones(1), **solvers[0].tensors("plain"), **solvers[1].tensors("guided")}
+    tensors = {"other": torch.ones(1), **few_step_tensors({(2, "plain"): solvers[0], (4, "guided"): solvers[1]})}
     found = collect_few_step(tensors, 3)
     assert sorted(found) == [(2, "plain"), (4, "guided")]
     assert list(tensors) == ["other"]
@@ -174,7 +177,7 @@ def test_coefficients_survive_being_saved_and_other_tensors_are_left():
 )
 def test_coefficients_that_do_not_belong_together_are_refused(damage):
     solver = dataclasses.replace(FewStepSolver.midpoint(3), matrix=torch.zeros(5, 5), offset=torch.zeros(5))
-    tensors = solver.tensors("plain")
+    tensors = few_step_tensors({(3, "plain"): solver})
     if damage == "missing":
         del tensors["few_step.3.plain.weights"]
     elif damage == "size":
@@ -219,12 +222,12 @@ def test_solvers_of_a_prior_follow_its_plain_and_guided_fields_and_leave_it_as_i
     prior.train()
     prior.final_modulation.weight.requires_grad_(False)
     config = PriorConfig(few_step_evaluations=(2, 4))
-    fitted = fit_to_prior(prior, store_of(tmp_path, attributes), config, seed=0)
+    fitted = fit_to_prior(prior, store_of(tmp_path, attributes), config, seed=0, seeding="64-bit")
     kinds = ("plain", "guided") if attributes else ("plain",)
     assert sorted(fitted) == sorted((n, kind) for n in (2, 4) for kind in kinds)
     assert prior.training
     assert [name for name, p in prior.named_parameters() if not p.requires_grad] == ["final_modulation.weight"]
-    assert fit_to_prior(prior, store_of(tmp_path, attributes), PriorConfig(few_step_evaluations=()), seed=0) == {}
+    assert fit_to_prior(prior, store_of(tmp_path, attributes), PriorConfig(few_step_evaluations=()), 0, "64-bit") == {}
 
     prior.eval()
     codes, none = torch.randint(3, (100, int(attributes))), torch.empty(100, 0)

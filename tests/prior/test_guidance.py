@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scldm.errors import UserError
-from scldm.prior.guidance import Guidance, guided_field, guided_velocity
+from scldm.prior.guidance import Guidance, guided_field
 from scldm.prior.solvers import euler, time_grid
 
 NAMES = ("cell_type", "batch", "age")
@@ -83,7 +83,7 @@ def test_one_attribute_is_the_same_in_both_modes(mode, name):
 )
 def test_guided_velocity_in_one_call(cells, guidance, given, factor, n_rows):
     spy = Spy()
-    velocity = guided_velocity(spy, STATE, 0.25, *cells, None, guidance.plan(NAMES, given))
+    velocity = guided_field(spy, *cells, guidance.plan(NAMES, given))(STATE, 0.25)
     torch.testing.assert_close(velocity, factor * STATE)
     assert spy.rows == [2 * n_rows]
     assert torch.equal(spy.time, torch.full((2 * n_rows,), 0.25))
@@ -93,14 +93,14 @@ def test_null_stays_null_in_every_row(cells):
     categorical, continuous = cells[0].clone(), cells[1].clone()
     categorical[0, 1], continuous[1, 0] = -1, NAN
     plan = Guidance.additive(2.0).plan(NAMES, NAMES)
-    velocity = guided_velocity(Spy(), STATE, 0.0, categorical, continuous, None, plan)
+    velocity = guided_field(Spy(), categorical, continuous, plan)(STATE, 0.0)
     torch.testing.assert_close(velocity, torch.tensor([[1 + 2 * 101.0], [1 + 2 * 11.0]]) * STATE)
 
 
 def test_known_depth_is_passed_to_every_row(cells):
     spy = Spy()
     known = torch.tensor([True, False])
-    guided_velocity(spy, STATE, 0.0, *cells, known, Guidance.joint(2.0).plan(NAMES, NAMES))
+    guided_field(spy, *cells, Guidance.joint(2.0).plan(NAMES, NAMES), known)(STATE, 0.0)
     assert spy.depth_known.tolist() == [True, False, True, False]
 
 

@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 
 from scldm import ScLDM
 from scldm.data.order import EpochOrder
+from scldm.errors import UserError
+from scldm.training.distributed import make_accelerator, share_of_process
 
 
 def lines(directory: Path) -> list[dict]:
@@ -35,6 +37,29 @@ def runs(tmp_path_factory) -> dict[int, Path]:
         )
         assert codes == [0] * n_processes
     return directories
+
+
+def test_precision_is_float32_on_the_cpu_unless_asked_for():
+    assert make_accelerator("auto", cpu=True).mixed_precision == "no"
+    assert make_accelerator("float32", cpu=True).device.type == "cpu"
+    # One Python process may train several models, each in a precision of its own.
+    assert make_accelerator("bf16", cpu=True).mixed_precision == "bf16"
+    assert make_accelerator("float32", cpu=True).mixed_precision == "no"
+
+
+def test_processes_that_do_not_see_each_other_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 processes were started, but each sees 1"):
+        make_accelerator("float32", cpu=True)
+
+
+@pytest.mark.parametrize("n_processes", [1, 2, 3])
+def test_the_shares_of_the_processes_are_the_whole_noise(n_processes):
+    noise = {"a": torch.randn(12, 2), "b": torch.rand(12)}
+    shares = [share_of_process(noise, process, n_processes) for process in range(n_processes)]
+    assert {len(share["a"]) for share in shares} == {12 // n_processes}
+    for name, whole in noise.items():
+        assert torch.equal(torch.cat([share[name] for share in shares]), whole)
 
 
 def test_ranks_share_the_batches_of_one_process():

@@ -68,11 +68,3 @@ def test_swapping_twice_changes_nothing():
     assert torch.equal(average.parameters["weight"], torch.ones(3, 2))
     # In place: an optimiser keeps working on the same parameters.
     assert network.weight.data_ptr() == pointer
-
-
-def test_average_can_be_copied_to_another_network():
-    average = ExponentialMovingAverage(module(3.0), 0.9)
-    other = module(0.0)
-    average.copy_to(other)
-    assert torch.equal(other.weight, torch.full((3, 2), 3.0))
-    assert torch.equal(other.bias, torch.full((3,), -3.0))

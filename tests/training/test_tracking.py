@@ -19,7 +19,7 @@ def steps(path, stage="vae"):
 
 @pytest.fixture
 def log(tmp_path):
-    log = MetricsLog(tmp_path / "metrics.jsonl", RunConfig())
+    log = MetricsLog(tmp_path / "metrics.jsonl")
     for stage in ("vae", "prior"):
         for step in (10, 20, 30):
             log.write(stage, step, step * 8, {"train_loss": step / 3})
@@ -49,7 +49,7 @@ def test_line_cut_off_by_a_kill_is_dropped(log):
 
 
 def test_other_processes_write_nothing(tmp_path):
-    log = MetricsLog(None, RunConfig(tracking=TrackingConfig(wandb=True)))
+    log = MetricsLog(None, TrackingConfig(wandb=True))
     log.rewind("vae", 0)
     log.write("vae", 1, 8, {"train_loss": 1.0})
     log.close()
@@ -86,7 +86,7 @@ def fake_wandb(monkeypatch):
 def test_wandb_gets_config_and_metrics_and_is_continued_under_its_id(tmp_path, fake_wandb):
     config = RunConfig(seed=7, tracking=TrackingConfig(wandb=True, project="cells", name="first"))
     for _ in range(2):
-        log = MetricsLog(tmp_path / "metrics.jsonl", config)
+        log = MetricsLog(tmp_path / "metrics.jsonl", config.tracking, config.to_dict())
         log.write("vae", 5, 40, {"validation_loss": 2.5})
         log.close()
     first, second = fake_wandb.calls
@@ -99,14 +99,14 @@ def test_wandb_gets_config_and_metrics_and_is_continued_under_its_id(tmp_path, f
 
 
 def test_wandb_is_left_alone_unless_asked_for(tmp_path, fake_wandb):
-    MetricsLog(tmp_path / "metrics.jsonl", RunConfig()).write("vae", 1, 8, {"train_loss": 1.0})
+    MetricsLog(tmp_path / "metrics.jsonl", TrackingConfig(), {}).write("vae", 1, 8, {"train_loss": 1.0})
     assert fake_wandb.calls == []
 
 
 def test_missing_wandb_is_explained(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"wandb is not installed; run 'pip install scldm\[wandb\]'"):
-        MetricsLog(tmp_path / "metrics.jsonl", RunConfig(tracking=TrackingConfig(wandb=True)))
+    with pytest.raises(UserError, match=r"wandb is not installed; run 'pip install wandb'"):
+        MetricsLog(tmp_path / "metrics.jsonl", TrackingConfig(wandb=True))
 
 
 def test_wandb_works_offline(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from pathlib import Path
@@ -16,9 +15,11 @@ from torch.utils.data import Dataset
 
 from scldm.config import TrainingConfig
 from scldm.errors import UserError
-from scldm.nn.objective import Objective, step_generator, step_seed
+from scldm.nn.objective import Objective
 from scldm.prior.latents import LatentBatch
-from scldm.training.loop import learning_rate_factor, make_accelerator, train_stage
+from scldm.seeds import generator
+from scldm.training.schedule import learning_rate_factor
+from scldm.training.stage import train_stage
 from scldm.training.tracking import MetricsLog
 
 N_CELLS = 40
@@ -81,9 +82,10 @@ def run(directory: Path, objective=None, validation=None, *, training=None, on_s
         validation or Cells(16, seed=1),
         settings(**changes),
         seed=seed,
+        seeding="64-bit",
         accelerator=Accelerator(cpu=True),
         directory=directory / "checkpoint",
-        log=MetricsLog(directory / "metrics.jsonl", tiny.tiny_config(vae=tiny.tiny_vae())),
+        log=MetricsLog(directory / "metrics.jsonl"),
         on_step=on_step,
     )
     return objective, result
@@ -97,23 +99,7 @@ def weights(objective: Objective) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in objective.network.parameters()])
 
 
-# The learning rate -----------------------------------------------------------------------------------------------
-
-
-def test_learning_rate_warms_up_linearly_and_decays_by_a_cosine():
-    config = TrainingConfig(cells=1000, batch_size=100, warmup_cells=200)
-    factors = [learning_rate_factor(config, cells) for cells in range(0, 1001, 100)]
-    assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1])
-    expected = [0.5 * (1 + math.cos(math.pi * k / 8)) for k in range(9)]
-    assert factors[2:] == pytest.approx(expected)
-    assert factors[-1] == pytest.approx(0)
-    # No step is more than a few percent of the peak away from its neighbour: no sudden drop anywhere.
-    assert max(a - b for a, b in itertools.pairwise(factors)) < 0.2
-
-
-def test_constant_learning_rate_stays_at_its_peak():
-    config = TrainingConfig(cells=1000, batch_size=100, warmup_cells=0, decay="constant")
-    assert [learning_rate_factor(config, cells) for cells in (0, 500, 1000, 5000)] == [1.0] * 4
+# Optimisation ----------------------------------------------------------------------------------------------------
 
 
 def test_learning_rate_in_use_is_the_scheduled_one(tmp_path):
@@ -121,9 +107,6 @@ def test_learning_rate_in_use_is_the_scheduled_one(tmp_path):
     config = settings(warmup_cells=160)
     expected = [0.05 * learning_rate_factor(config, 8 * step) for step in range(100)]
     assert [line["learning_rate"] for line in lines(tmp_path)] == pytest.approx(expected)
-
-
-# Optimisation ----------------------------------------------------------------------------------------------------
 
 
 def test_a_solvable_problem_is_solved(tmp_path):
@@ -178,7 +161,7 @@ def test_validation_is_the_mean_over_all_validation_cells_with_the_same_noise_ea
     assert len(losses) == 10
     assert np.ptp(losses) < 1e-6
     # 19 cells come in blocks of 8, 8 and 3, each with the noise of its own generator.
-    noise = [torch.randn(n, generator=step_generator(0, "vae/validation", k, "cpu")) for k, n in enumerate((8, 8, 3))]
+    noise = [torch.randn(n, generator=generator(0, "vae/validation", k, "cpu")) for k, n in enumerate((8, 8, 3))]
     expected = objective(validation[np.arange(19)], {"target": torch.cat(noise)})["loss"].mean()
     assert losses[0] == pytest.approx(expected.item(), rel=1e-6)
     assert result.best_loss == pytest.approx(losses[0], rel=1e-6)
@@ -282,25 +265,9 @@ def test_data_workers_change_nothing(tmp_path):
     assert torch.equal(weights(alone), weights(helped))
 
 
-def test_step_seeds_differ_by_seed_stage_and_step():
-    seeds = {step_seed(seed, stage, step) for seed in (0, 1) for stage in ("vae", "prior") for step in range(50)}
-    assert len(seeds) == 200
-    assert min(seeds) >= 0
-    assert max(seeds) < 2**63
-
-
-def test_precision_is_float32_on_the_cpu_unless_asked_for():
-    assert make_accelerator("auto", cpu=True).mixed_precision == "no"
-    assert make_accelerator("float32", cpu=True).device.type == "cpu"
-    # One Python process may train several models, each in a precision of its own.
-    assert make_accelerator("bf16", cpu=True).mixed_precision == "bf16"
-    assert make_accelerator("float32", cpu=True).mixed_precision == "no"
-
-
-def test_processes_that_do_not_see_each_other_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="2 processes were started, but each sees 1"):
-        make_accelerator("float32", cpu=True)
+def test_noise_differs_by_seed_stage_and_step():
+    rngs = [generator(seed, name, k, "cpu") for seed in (0, 1) for name in ("vae", "prior") for k in range(50)]
+    assert len({tuple(torch.randn(4, generator=rng).tolist()) for rng in rngs}) == 200
 
 
 # Resuming ----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""A stage of training as a whole: train it once, keep its result, and take it from there when the run is repeated."""
+"""Training a stage only once: its result is kept, and read when the run is repeated."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,29 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 
-from scldm.config import RunConfig
+from scldm.files import atomic_file
 from scldm.nn.objective import Objective
 from scldm.nn.weights import load_network, network_tensors
-from scldm.training.loop import train_stage
+from scldm.seeds import Seeding
+from scldm.training.config import TrainingConfig
+from scldm.training.stage import train_stage
 from scldm.training.tracking import MetricsLog
 
-__all__ = ["run_stage"]
+__all__ = ["train_unless_finished"]
 
 
-def run_stage(
+def train_unless_finished(
     name: str,
     objective: Objective,
     training_data: Dataset[Any],
     validation_data: Dataset[Any],
-    config: RunConfig,
+    config: TrainingConfig,
     *,
+    seed: int,
+    seeding: Seeding,
+    accelerator: Accelerator,
     directory: Path,
     log: MetricsLog,
-    accelerator: Accelerator,
     on_step: Callable[[str, int], None] | None = None,
 ) -> dict[str, Any]:
     """Train a stage, or load its result when an earlier run in ``directory`` finished it.
@@ -39,11 +42,9 @@ def run_stage(
     Parameters
     ----------
     name
-        ``"vae"`` or ``"prior"``; names the section of the configuration and the files.
-    objective, training_data, validation_data, log, accelerator
-        See :func:`scldm.training.loop.train_stage`.
-    config
-        The whole run.
+        Of the stage; names its files, ``NAME.safetensors`` and ``NAME-checkpoint``.
+    objective, training_data, validation_data, config, seed, seeding, accelerator, log
+        See :func:`scldm.training.stage.train_stage`.
     directory
         Working directory of the run.
     on_step
@@ -51,7 +52,7 @@ def run_stage(
 
     Returns
     -------
-    How the stage ended, the fields of :class:`scldm.training.loop.StageResult`.
+    How the stage ended, the fields of :class:`scldm.training.stage.StageResult`.
     """
     finished = directory / f"{name}.safetensors"
     if finished.is_file():
@@ -64,8 +65,9 @@ def run_stage(
         objective,
         training_data,
         validation_data,
-        config.vae_training if name == "vae" else config.prior_training,
-        seed=config.seed,
+        config,
+        seed=seed,
+        seeding=seeding,
         accelerator=accelerator,
         directory=directory / f"{name}-checkpoint",
         log=log,
@@ -73,8 +75,7 @@ def run_stage(
     )
     summary = vars(result)
     if accelerator.is_main_process:
-        partial = finished.with_suffix(".partial")
-        save_file(network_tensors(objective.network), partial, metadata={"summary": json.dumps(summary)})
-        os.replace(partial, finished)
+        with atomic_file(finished) as partial:
+            save_file(network_tensors(objective.network), partial, metadata={"summary": json.dumps(summary)})
     accelerator.wait_for_everyone()
     return summary

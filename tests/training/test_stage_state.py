@@ -6,8 +6,8 @@ import os
 import pytest
 import torch
 
-from scldm.training import checkpoint as module
-from scldm.training.checkpoint import Checkpoint, atomic_directory, load_checkpoint, save_checkpoint
+from scldm import files
+from scldm.training.state import Checkpoint, load_checkpoint, save_checkpoint
 
 
 def checkpoint(step: int) -> Checkpoint:
@@ -44,11 +44,14 @@ class Killed(BaseException):
     pass
 
 
-# A kill may come between any two of these: both files are flushed, then renamed.
-@pytest.mark.parametrize(("function", "call"), [("_flush", 1), ("replace", 1), ("_flush", 2), ("replace", 2)])
-def test_killed_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch, function, call):
+# A kill may come between any two of these: each file is flushed, renamed, and its new name flushed.
+@pytest.mark.parametrize(
+    ("function", "call", "left"),
+    [("_flush", 1, 1), ("replace", 1, 1), ("_flush", 2, 1), ("_flush", 3, 1), ("replace", 2, 1), ("_flush", 4, 2)],
+)
+def test_killed_while_saving_leaves_the_old_checkpoint_or_the_new_one(tmp_path, monkeypatch, function, call, left):
     save_checkpoint(checkpoint(1), tmp_path)
-    owner, calls = (module, 0) if function == "_flush" else (os, 0)
+    owner, calls = (files, 0) if function == "_flush" else (os, 0)
     original = getattr(owner, function)
 
     def dying(*args):
@@ -62,10 +65,19 @@ def test_killed_while_saving_leaves_the_old_checkpoint(tmp_path, monkeypatch, fu
         patch.setattr(owner, function, dying)
         with pytest.raises(Killed):
             save_checkpoint(checkpoint(2), tmp_path)
-    assert_is(load_checkpoint(tmp_path), 1)
+    assert_is(load_checkpoint(tmp_path), left)
     # And the next one cleans up.
     save_checkpoint(checkpoint(3), tmp_path)
     assert_is(load_checkpoint(tmp_path), 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.json", "step-000000003.safetensors"]
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path):
+    save_checkpoint(checkpoint(1), tmp_path)
+    begun = tmp_path / ".step-000000002.safetensors.partial-x1y2z3"
+    begun.mkdir()
+    (begun / "step-000000002.safetensors").write_bytes(b"half")
+    save_checkpoint(checkpoint(3), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.json", "step-000000003.safetensors"]
 
 
@@ -74,34 +86,3 @@ def test_progress_keeps_every_digit(tmp_path):
     save_checkpoint(Checkpoint({"model": {"w": torch.zeros(1)}}, {"step": 1, "best_loss": value}), tmp_path)
     assert load_checkpoint(tmp_path).progress["best_loss"] == value
     assert json.loads((tmp_path / "checkpoint.json").read_text())["tensors"] == "step-000000001.safetensors"
-
-
-def test_directory_appears_whole(tmp_path):
-    destination = tmp_path / "model"
-    with atomic_directory(destination) as partial:
-        (partial / "a.txt").write_text("a")
-        assert not destination.exists()
-    assert (destination / "a.txt").read_text() == "a"
-    assert list(tmp_path.iterdir()) == [destination]
-
-
-def test_directory_does_not_appear_when_filling_it_fails(tmp_path):
-    with pytest.raises(ZeroDivisionError), atomic_directory(tmp_path / "model") as partial:
-        (partial / str(1 / len(list(partial.iterdir())))).write_text("a")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_existing_directory_is_replaced_only_on_demand(tmp_path):
-    destination = tmp_path / "model"
-    destination.mkdir()
-    (destination / "old.txt").write_text("old")
-    with pytest.raises(FileExistsError), atomic_directory(destination) as partial:
-        (partial / "new.txt").write_text("new")
-    assert [p.name for p in destination.iterdir()] == ["old.txt"]
-    with pytest.raises(RuntimeError, match="half way"), atomic_directory(destination, overwrite=True):
-        raise RuntimeError("half way")
-    assert [p.name for p in destination.iterdir()] == ["old.txt"]
-    with atomic_directory(destination, overwrite=True) as partial:
-        (partial / "new.txt").write_text("new")
-    assert [p.name for p in destination.iterdir()] == ["new.txt"]
-    assert list(tmp_path.iterdir()) == [destination]

@@ -1,0 +1,73 @@
+"""The processes of a run: how they find each other, and how they share batches and add up sums."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from scldm.errors import UserError
+from scldm.nn.objective import Noise
+
+__all__ = ["check_batch_can_be_cut", "make_accelerator", "share_of_process", "sum_over_processes"]
+
+
+def make_accelerator(precision: str = "auto", *, cpu: bool = False) -> Accelerator:
+    """Return the accelerator of this process.
+
+    Parameters
+    ----------
+    precision
+        ``float32``, ``bf16``, or ``auto``: bf16 where a GPU has it.
+    cpu
+        Leave a GPU alone.
+
+    Raises
+    ------
+    UserError
+        If several processes were started but accelerate does not join them.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    # Without a GPU, accelerate joins the processes of torchrun only when told that they compute on the CPU; otherwise
+    # each of them would be a run of its own, writing to the same places. Apple's GPU counts as none: it lacks kernels
+    # that the embedding bags and the counts need.
+    cpu = cpu or not (torch.cuda.is_available() or torch.xpu.is_available())
+    bf16 = precision == "bf16" or (
+        precision == "auto" and not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
+    # accelerate holds one precision for the whole Python process; a second model may ask for another.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    if accelerator.num_processes != processes:
+        raise UserError(
+            f"{processes} processes were started, but each sees {accelerator.num_processes}; start them with "
+            "'accelerate launch -m scldm' on GPUs, or 'torchrun -m scldm' on CPUs"
+        )
+    return accelerator
+
+
+def check_batch_can_be_cut(batch_size: int, gradient_accumulation: int, accelerator: Accelerator) -> None:
+    """Raise ``UserError`` unless processes and accumulated batches get equal parts of a batch."""
+    pieces = accelerator.num_processes * gradient_accumulation
+    if batch_size % pieces:
+        raise UserError(
+            f"the batch of {batch_size} cells cannot be cut into {pieces} equal parts "
+            f"({accelerator.num_processes} processes x {gradient_accumulation} accumulated batches); "
+            "use another batch size"
+        )
+
+
+def share_of_process(noise: Noise, process: int, n_processes: int) -> Noise:
+    """Cut what was drawn for a whole batch down to the cells of one process."""
+    return {
+        name: drawn[len(drawn) * process // n_processes : len(drawn) * (process + 1) // n_processes]
+        for name, drawn in noise.items()
+    }
+
+
+def sum_over_processes(values: Tensor, accelerator: Accelerator) -> Tensor:
+    """Add up a tensor of the same shape over all processes; all of them get the sum."""
+    return accelerator.reduce(values, reduction="sum") if accelerator.num_processes > 1 else values
