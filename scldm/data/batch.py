@@ -52,6 +52,10 @@ class CellBatch:
         Category code of every categorical attribute, -1 where the cell is unlabelled; ``[cells, n_categorical]``.
     continuous
         Standardised continuous attributes, NaN where the cell is unlabelled; ``[cells, n_continuous]``.
+    measured
+        Which genes each store measured; ``[stores, genes]``. None: all of them.
+    stores
+        Row of ``measured`` that every cell belongs to; ``[cells]``.
     """
 
     gene_ids: Int64[Tensor, " entries"]
@@ -60,6 +64,8 @@ class CellBatch:
     library_size: Float32[Tensor, " cells"]
     categorical: Int64[Tensor, "cells n_categorical"]
     continuous: Float32[Tensor, "cells n_continuous"]
+    measured: Bool[Tensor, "stores genes"] | None = None
+    stores: Int64[Tensor, " cells"] | None = None
 
     @classmethod
     def from_csr(
@@ -140,6 +146,12 @@ class CellBatch:
         categorical, continuous = hide_attributes(self.categorical, self.continuous, hidden)
         return dataclasses.replace(self, categorical=categorical, continuous=continuous)
 
+    def measured_by_cell(self) -> Bool[Tensor, "cells genes"] | None:
+        """Return which genes were measured in every cell; None: all of them."""
+        if self.measured is None or self.stores is None:
+            return None
+        return self.measured.index_select(0, self.stores)
+
     def cell_ids(self) -> Int64[Tensor, " entries"]:
         """Return the row in the batch that every entry belongs to."""
         rows = torch.arange(self.n_cells, device=self.device)
@@ -167,6 +179,8 @@ class CellBatch:
             library_size=self.library_size[start:stop],
             categorical=self.categorical[start:stop],
             continuous=self.continuous[start:stop],
+            measured=self.measured,
+            stores=None if self.stores is None else self.stores[start:stop],
         )
 
     def padded(
@@ -207,4 +221,5 @@ class CellBatch:
         return counts
 
     def _tensors(self) -> dict[str, Shaped[Tensor, " ..."]]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}

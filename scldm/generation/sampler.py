@@ -22,7 +22,7 @@ from scldm.prior.few_step import FewStepSolvers
 from scldm.prior.guidance import GuidancePlan, guided_field
 from scldm.prior.latents import LatentStatistics
 from scldm.prior.solvers import FEW_STEP, SOLVERS, time_grid
-from scldm.vae.draws import SparseCounts
+from scldm.vae.counts.sparse import SparseCounts
 from scldm.vae.model import VAE
 
 __all__ = ["Sampler"]

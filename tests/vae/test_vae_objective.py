@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from scldm.data.batch import CellBatch
-from scldm.nn.objective import step_generator
+from scldm.seeds import generator
 from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
 
@@ -21,7 +21,7 @@ def objective_of(layout: str = "wide", bottleneck: str = "gaussian", **changes) 
 
 
 def noise_of(objective: VAEObjective, n_cells: int, step: int = 0) -> dict[str, torch.Tensor]:
-    return objective.draw_noise(n_cells, step_generator(0, "vae", step, "cpu"))
+    return objective.draw_noise(n_cells, generator(0, "vae", step, "cpu"))
 
 
 @pytest.mark.parametrize("layout", ["wide", "published"])
@@ -31,8 +31,8 @@ def test_loss_is_the_negative_evidence_lower_bound_with_a_weighted_kl(layout, bo
     noise = noise_of(objective, 8)
     vae = objective.network
     posterior = vae.encode(batch)
-    log_rates = vae.log_rates(posterior.sample(noise["latents"]))
-    expected = vae.likelihood.negative_log_likelihood(log_rates, batch)
+    heads = vae.heads(posterior.sample(noise["latents"]))
+    expected = vae.likelihood.negative_log_likelihood(heads, batch)
     losses = objective(batch, noise)
     torch.testing.assert_close(losses["nll"], expected)
     torch.testing.assert_close(losses["kl"], posterior.kl_divergence())
@@ -95,9 +95,8 @@ def test_a_single_batch_is_learnt_by_heart(layout, bottleneck):
     config = tiny.tiny_vae(layout=layout, bottleneck=bottleneck, kl_weight=0.01)
     objective = VAEObjective(VAE(config, N_GENES, gene_totals=counts.sum(0).astype(np.float64)))
     with torch.no_grad():
-        independent = objective.network.likelihood.negative_log_likelihood(
-            torch.from_numpy(np.log(counts.sum(0) / counts.sum())).float().expand(16, -1), batch
-        ).mean()
+        log_rates = torch.from_numpy(np.log(counts.sum(0) / counts.sum())).float().expand(16, -1)
+        independent = objective.network.likelihood.negative_log_likelihood({"log_rate": log_rates}, batch).mean()
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-2)
     for step in range(300):
         losses = objective(batch, noise_of(objective, 16, step))
