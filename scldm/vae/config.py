@@ -55,7 +55,8 @@ class VAEConfig:
     read_out_std: float = 0.011
     """Standard deviation of the Gaussian prior on the weights with which a gene is read out (wide layout only)."""
     likelihood: LikelihoodName = "negative_binomial"
-    """Distribution of the counts."""
+    """Distribution of the counts. zero_inflated: with more zeros than the negative binomial has, as many as are decoded
+    for every cell and gene, or learnt for every gene alone (by_gene)."""
     dispersion_by: str | None = None
     """Categorical attribute that the inverse dispersion may depend on, besides the gene."""
 

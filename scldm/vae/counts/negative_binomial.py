@@ -18,6 +18,7 @@ from scldm.vae.counts.sparse import SparseCounts
 
 __all__ = [
     "NegativeBinomial",
+    "at_entries",
     "draw_negative_binomial",
     "gradients_of_entries",
     "log_probability_of_entries",
@@ -188,7 +189,7 @@ def log_probability_of_entries(
     entries: Int64[Tensor, " entries"],
 ) -> Float[Tensor, " entries"]:
     """Give what the log-probability of a positive count has more than that of a zero of the same law."""
-    at, lgamma_at = _at_entries(theta, genes, entries, torch.lgamma)
+    at, lgamma_at = _with_function(torch.lgamma, theta, genes, entries)
     return (
         torch.lgamma(counts + at)
         - lgamma_at
@@ -220,7 +221,7 @@ def gradients_of_entries(
     of_theta
         The gradient of :func:`log_probability_of_entries` by theta.
     """
-    at, digamma_at = _at_entries(theta, genes, entries, torch.digamma)
+    at, digamma_at = _with_function(torch.digamma, theta, genes, entries)
     of_excess = excess.reshape(-1)[entries]
     rest = 1 - of_excess  # theta / (mu + theta)
     return at * of_excess - counts * rest, torch.digamma(counts + at) - digamma_at - counts * rest / at
@@ -237,14 +238,19 @@ def through_softmax_(
     of_log_mean.addcmul_(mean, (of_log_mean.sum(1) / totals)[:, None], value=-1)
 
 
-def _at_entries(
-    theta: Tensor, genes: Tensor, entries: Tensor, function: Callable[[Tensor], Tensor]
+def at_entries(
+    values: Float[Tensor, "... genes"], genes: Int64[Tensor, " entries"], entries: Int64[Tensor, " entries"]
+) -> Float[Tensor, " entries"]:
+    """Look up, for some entries, what is given per gene or per cell and gene."""
+    return values.index_select(0, genes) if values.ndim == 1 else values.reshape(-1).index_select(0, entries)
+
+
+def _with_function(
+    function: Callable[[Tensor], Tensor], theta: Tensor, genes: Tensor, entries: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Inverse dispersion of every entry, and a function of it, evaluated once per gene where that is enough."""
-    if theta.ndim == 1:
-        return theta.index_select(0, genes), function(theta).index_select(0, genes)
-    at = theta.reshape(-1).index_select(0, entries)
-    return at, function(at)
+    at = at_entries(theta, genes, entries)
+    return at, at_entries(function(theta), genes, entries) if theta.ndim == 1 else function(at)
 
 
 @torch.no_grad()
@@ -272,8 +278,7 @@ def draw_negative_binomial(
     limits = (theta * (tail_limit - 1)).clamp_max(inversion_limit)
     coarse, fine, gammas, poissons = children(generator, 4)
     found = find_candidates(mean, limits, coarse, fine)
-    at = theta.reshape(-1).index_select(0, found.entries) if theta.ndim == 2 else theta[found.entries % mean.shape[1]]
-    at = at.double()
+    at = at_entries(theta, found.entries % mean.shape[1], found.entries).double()
     success = found.mean / (found.mean + at)
     # P(x > 0) through expm1: 1 - P(x = 0) would lose the rare genes to rounding.
     log_zero = -at * torch.log1p(found.mean / at)

@@ -11,4 +11,10 @@ __all__ = ["LIKELIHOODS"]
 LIKELIHOODS: dict[str, str] = {
     "negative_binomial": "scldm.vae.counts.negative_binomial:NegativeBinomial",
     "poisson": "scldm.vae.counts.poisson:Poisson",
+    "zero_inflated_negative_binomial": (
+        "scldm.vae.counts.zero_inflated_negative_binomial:ZeroInflatedNegativeBinomial"
+    ),
+    "zero_inflated_negative_binomial_by_gene": (
+        "scldm.vae.counts.zero_inflated_negative_binomial:ZeroInflatedNegativeBinomialByGene"
+    ),
 }
