@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
 
-from scldm.errors import nearest_names, require
+from scldm.errors import require
 from scldm.vae.counts.registry import LIKELIHOODS
 from scldm.vae.layouts import LAYOUTS
 
@@ -61,9 +61,6 @@ class VAEConfig:
     """Categorical attribute that the inverse dispersion may depend on, besides the gene."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("layout", LAYOUTS), ("likelihood", LIKELIHOODS)):
-            value = getattr(self, name)
-            require(value in allowed, f"vae.{name} is {value!r}; {nearest_names(value, allowed)}")
         for name in ("n_latents", "latent_channels", "width", "n_heads", "n_cross_heads", "table_width"):
             require(getattr(self, name) >= 1, f"vae.{name} is {getattr(self, name)}; it must be at least 1.")
         require(self.n_layers >= 0, f"vae.n_layers is {self.n_layers}; it must not be negative.")

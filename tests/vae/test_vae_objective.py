@@ -126,6 +126,8 @@ def test_dispersion_follows_the_attribute_named():
         ("wide", "negative_binomial", False),
         ("wide", "negative_binomial", True),
         ("wide", "poisson", False),
+        ("wide", "zero_inflated_negative_binomial", True),
+        ("wide", "zero_inflated_negative_binomial_by_gene", False),
         ("published", "negative_binomial", False),
     ],
 )
