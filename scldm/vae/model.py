@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from scldm.data.batch import CellBatch
+from scldm.nn.attention import EPS
 from scldm.vae.base import Decoder, Encoder
 from scldm.vae.config import VAEConfig
 from scldm.vae.counts.base import Heads, Likelihood
@@ -111,7 +112,7 @@ class VAE(nn.Module):
         """
         hidden = self.bottleneck(self.encoder(batch, pooled_dropout))
         if self.config.bottleneck == "layernorm":
-            normalised = nn.functional.layer_norm(hidden, hidden.shape[-1:], eps=1e-8)
+            normalised = nn.functional.layer_norm(hidden, hidden.shape[-1:], eps=EPS)
             return Posterior(normalised, None)
         mean, log_variance = hidden.float().chunk(2, dim=-1)
         return Posterior(mean, log_variance.clamp(-12.0, 4.0))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scldm.data.batch import CellBatch
-from scldm.nn.attention import CrossAttentionBlock, SelfAttentionBlock
+from scldm.nn.attention import EPS, CrossAttentionBlock, SelfAttentionBlock
 from scldm.vae.base import Decoder, Encoder
 from scldm.vae.config import VAEConfig
 from scldm.vae.counts.base import LOG_RATE, Heads
@@ -71,9 +71,9 @@ class _FiLMTokens(nn.Module):
     Multiplying an embedding by a count and normalising afterwards cancels the count; this injects it after the norm.
     """
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, width: int):
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.norm = nn.LayerNorm(width, eps=EPS)
         self.count = nn.Sequential(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(
@@ -143,8 +143,6 @@ class PublishedEncoder(Encoder):
         ``"log1p"`` and ``"projconcat"`` are the published ones, of which the first is blind to the size of a count.
     mask_padding
         False lets latents attend to padding, as the published model does: then they depend on the pad length.
-    eps
-        Added to the variance in the layer norms.
     """
 
     def __init__(
@@ -157,7 +155,6 @@ class PublishedEncoder(Encoder):
         n_cross_heads: int = 4,
         gene_tokens: str = "film",
         mask_padding: bool = True,
-        eps: float = 1e-8,
     ):
         super().__init__()
         width = gene_embedding.embedding_dim
@@ -167,7 +164,7 @@ class PublishedEncoder(Encoder):
         self.tokens: nn.Module
         match gene_tokens:
             case "film":
-                self.tokens = _FiLMTokens(width, eps)
+                self.tokens = _FiLMTokens(width)
             case "log1p":
                 self.tokens = _Log1pTokens()
             case "projconcat":
@@ -176,8 +173,8 @@ class PublishedEncoder(Encoder):
                 raise ValueError(f"gene_tokens must be 'film', 'log1p' or 'projconcat', got '{gene_tokens}'")
         # Small, so that what a cell's own genes contribute is not drowned at the start.
         self.inducing_points = nn.Parameter(0.02 * torch.randn(1, n_latents, width))
-        self.pooling = CrossAttentionBlock(width, n_cross_heads, eps=eps, normalise_tokens=gene_tokens != "film")
-        self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads, eps=eps) for _ in range(n_layers))
+        self.pooling = CrossAttentionBlock(width, n_cross_heads, normalise_tokens=gene_tokens != "film")
+        self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads) for _ in range(n_layers))
 
     def forward(
         self, batch: CellBatch, pooled_dropout: Float[Tensor, "cells channels"] | None = None
@@ -232,8 +229,6 @@ class PublishedDecoder(Decoder):
         Heads of the un-pooling.
     heads
         What to decode for every gene, each by a linear map of what the gene's query came back with.
-    eps
-        Added to the variance in the layer norms.
     gene_chunk
         Genes decoded at a time. In training the intermediate results of a chunk are recomputed instead of stored.
     """
@@ -247,7 +242,6 @@ class PublishedDecoder(Decoder):
         n_heads: int = 8,
         n_cross_heads: int = 4,
         heads: Sequence[str] = (LOG_RATE,),
-        eps: float = 1e-8,
         gene_chunk: int = 1024,
     ):
         super().__init__()
@@ -256,10 +250,10 @@ class PublishedDecoder(Decoder):
         self.gene_chunk = gene_chunk
         # In a tuple, so that the shared table is registered once, by the encoder: safetensors refuses shared tensors.
         self._shared = (gene_embedding,)
-        self.input_norm = nn.LayerNorm(latent_channels, eps=eps, elementwise_affine=False)
+        self.input_norm = nn.LayerNorm(latent_channels, eps=EPS, elementwise_affine=False)
         self.input = nn.Linear(latent_channels, width, bias=False)
-        self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads, eps=eps) for _ in range(n_layers))
-        self.unpooling = CrossAttentionBlock(width, n_cross_heads, eps=eps)
+        self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads) for _ in range(n_layers))
+        self.unpooling = CrossAttentionBlock(width, n_cross_heads)
         # No bias: rates are a softmax over genes, which a constant does not change.
         self.log_rate = nn.Linear(width, 1, bias=False)
         self.further = nn.ModuleDict({name: nn.Linear(width, 1, bias=False) for name in heads[1:]})
