@@ -11,26 +11,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import os
-import tempfile
-import time
-from pathlib import Path
 
-import anndata as ad
 import numpy as np
 import torch
+from held_out import split_dataset, train_and_measure
 from torch import nn
 
 from scldm.config import RunConfig, VAEConfig
-from scldm.data import CellBatch, CellDataset, open_source, read_counts, split_cells
-from scldm.seeds import generator
-from scldm.training.distributed import make_accelerator
-from scldm.training.stage import train_stage
-from scldm.training.tracking import MetricsLog
+from scldm.data import CellBatch
+from scldm.vae.base import Decoder, Encoder
+from scldm.vae.counts.base import LOG_RATE, Heads
 from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
-from scldm.vae.wide import AttentionPooling
+from scldm.vae.pooling import AttentionPooling
 
 
 class SumPooling(AttentionPooling):
@@ -53,7 +46,7 @@ class MeanPooling(AttentionPooling):
         return pooled, torch.zeros_like(magnitudes)
 
 
-class DenseEncoder(nn.Module):
+class DenseEncoder(Encoder):
     def __init__(self, n_genes: int, n_latents: int, width: int) -> None:
         super().__init__()
         self.n_genes, self.shape = n_genes, (n_latents, width)
@@ -62,11 +55,11 @@ class DenseEncoder(nn.Module):
             nn.Linear(128, 128), nn.LayerNorm(128), nn.ReLU(), nn.Linear(128, n_latents * width),
         )  # fmt: skip
 
-    def forward(self, batch: CellBatch) -> torch.Tensor:
+    def forward(self, batch: CellBatch, pooled_dropout: torch.Tensor | None = None) -> torch.Tensor:
         return self.net(torch.log1p(batch.dense(self.n_genes))).view(-1, *self.shape)
 
 
-class DenseDecoder(nn.Module):
+class DenseDecoder(Decoder):
     def __init__(self, n_genes: int, n_inputs: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
@@ -74,11 +67,8 @@ class DenseDecoder(nn.Module):
             nn.Linear(128, 128), nn.LayerNorm(128), nn.ReLU(), nn.Linear(128, n_genes),
         )  # fmt: skip
 
-    def features(self, latents: torch.Tensor) -> torch.Tensor:
-        return latents.flatten(1)
-
-    def log_rates(self, features: torch.Tensor) -> torch.Tensor:
-        return self.net(features)
+    def forward(self, latents: torch.Tensor) -> Heads:
+        return {LOG_RATE: self.net(latents.flatten(1))}
 
 
 def build(variant: str, n_genes: int, totals: np.ndarray) -> VAE:
@@ -95,17 +85,6 @@ def build(variant: str, n_genes: int, totals: np.ndarray) -> VAE:
     return vae
 
 
-def held_out_nll(objective: VAEObjective, cells: CellDataset) -> float:
-    objective.eval()
-    total = 0.0
-    with torch.no_grad():
-        for number, start in enumerate(range(0, len(cells), 256)):
-            batch = cells[np.arange(start, min(start + 256, len(cells)))]
-            noise = objective.draw_noise(batch.n_cells, generator(0, "test", number, "cpu"))
-            total += float(objective(batch, noise)["nll"].sum())
-    return total / len(cells)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("dataset")
@@ -116,39 +95,18 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=["wide", "sum", "mean", "mlp", "published"])
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    adata = ad.read_h5ad(Path(os.environ["SCLDM_DATA"]) / f"{arguments.dataset}.h5ad")
-    totals = np.asarray(read_counts(adata).sum(0)).ravel()
-    adata = adata[:, np.sort(np.argsort(-totals)[: arguments.genes])].copy()
-    labels = adata.obs["cell_type"].to_numpy()
-    source = open_source(adata)
-    train, test = split_cells(source.n_cells, fraction=0.1, seed=0, stratify_by=labels)
-    fit, validation = split_cells(len(train), fraction=0.1, seed=0, stratify_by=labels[train])
-    parts = [CellDataset(source.subset(rows)) for rows in (train[fit], train[validation], test)]
+    split = split_dataset(arguments.dataset, arguments.genes)
     training = dataclasses.replace(
         RunConfig().vae_training,
         cells=arguments.cells, keep="best", patience=1.5, learning_rate=arguments.learning_rate,
     )  # fmt: skip
-    sizes = " / ".join(str(len(rows)) for rows in (fit, validation, test))
-    print(f"{source.schema.n_genes} genes, {sizes} cells, {arguments.threads} threads")
+    print(f"{split}, threads: {arguments.threads}")
     for variant in arguments.variants:
         torch.manual_seed(0)
-        objective = VAEObjective(build(variant, source.schema.n_genes, parts[0].source.gene_totals()))
-        with tempfile.TemporaryDirectory() as scratch:
-            log = MetricsLog(Path(scratch) / "metrics.jsonl")
-            started = time.perf_counter()
-            result = train_stage(
-                "vae", objective, parts[0], parts[1], training,
-                seed=0, seeding="64-bit", accelerator=make_accelerator("float32", cpu=True), directory=Path(scratch),
-                log=log,
-            )  # fmt: skip
-            seconds = time.perf_counter() - started
-            speeds = [
-                json.loads(x)["cells_per_second"] for x in (Path(scratch) / "metrics.jsonl").read_text().splitlines()
-            ]
-        n_parameters = sum(p.numel() for p in objective.parameters())
+        result = train_and_measure(VAEObjective(build(variant, split.n_genes, split.gene_totals)), split, training)
         print(
-            f"{variant:10s} test NLL {held_out_nll(objective, parts[2]):.1f} best {result.best_cells} of {result.cells}"
-            f"  {1000 / np.median(speeds):.2f} ms/cell  {seconds:.0f} s  {n_parameters:,} parameters",
+            f"{variant:10s} test NLL {result.test_nll:.1f} best {result.best_cells} of {result.cells}"
+            f"  {result.milliseconds_per_cell:.2f} ms/cell  {result.seconds:.0f} s  {result.n_parameters:,} parameters",
             flush=True,
         )
 

@@ -20,7 +20,7 @@ from scldm.config import (
 )
 from scldm.errors import UserError
 from scldm.prior.registry import TIME_SAMPLERS
-from scldm.vae.likelihood import LIKELIHOODS
+from scldm.vae.counts.registry import LIKELIHOODS
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 

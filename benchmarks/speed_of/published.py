@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scldm.data import CellDataset
-from scldm.vae.likelihood import NegativeBinomial
+from scldm.vae.counts.negative_binomial import NegativeBinomial
 from speed_of.cells import open_cells, our_config
 from speed_of.dopri5 import dopri5
 from speed_of.job import CONDITION, Job, Settings

@@ -12,7 +12,7 @@ from scldm.data.source import CellSource
 from scldm.nn.objective import Noise, Objective
 from scldm.prior.dit import DiT
 from scldm.prior.solvers import Velocity
-from scldm.vae.likelihood import NegativeBinomial
+from scldm.vae.counts.negative_binomial import NegativeBinomial
 from scldm.vae.model import VAE
 from scldm.vae.published import PublishedDecoder
 from speed_of.job import GUIDANCE, Settings
@@ -47,7 +47,7 @@ class PublishedVAEObjective(Objective):
     def forward(self, batch: CellBatch, noise: Noise) -> dict[str, Tensor]:
         vae, eps = self.network, 1e-8
         assert isinstance(vae.likelihood, NegativeBinomial)
-        mean = vae.log_rates(vae.encode(batch).mean).softmax(dim=-1) * batch.library_size[:, None]
+        mean = vae.heads(vae.encode(batch).mean)["log_rate"].softmax(dim=-1) * batch.library_size[:, None]
         theta, counts = vae.likelihood.inverse_dispersion(), batch.dense(vae.n_genes)
         log_total = (theta + mean + eps).log()
         log_likelihood = (

@@ -159,6 +159,12 @@ class CellBatch:
         categorical, continuous = hide_attributes(self.categorical, self.continuous, hidden)
         return dataclasses.replace(self, categorical=categorical, continuous=continuous)
 
+    def measured_by_cell(self) -> Bool[Tensor, "cells genes"] | None:
+        """Return which genes were measured in every cell; None: all of them."""
+        if self.measured is None or self.stores is None:
+            return None
+        return self.measured.index_select(0, self.stores)
+
     def cell_ids(self) -> Int64[Tensor, " entries"]:
         """Return the row in the batch that every entry belongs to."""
         rows = torch.arange(self.n_cells, device=self.device)

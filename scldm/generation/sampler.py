@@ -22,7 +22,7 @@ from scldm.prior.source import Noise
 from scldm.prior.state import CellState
 from scldm.seeds import generator
 from scldm.trained import TrainedModel
-from scldm.vae.draws import SparseCounts
+from scldm.vae.counts.sparse import SparseCounts
 
 __all__ = ["check_solver_is_fitted", "generate"]
 

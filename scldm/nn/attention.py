@@ -10,8 +10,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
-__all__ = ["CrossAttention", "CrossAttentionBlock", "SelfAttention", "SelfAttentionBlock", "SwiGLU", "swiglu_width"]
+__all__ = [
+    "EPS",
+    "CrossAttention",
+    "CrossAttentionBlock",
+    "SelfAttention",
+    "SelfAttentionBlock",
+    "SwiGLU",
+    "swiglu_width",
+]
 
+#: What is added to the variance in the layer norms, as in the published implementation.
+EPS = 1e-8
 #: Up to this many tokens, attention on a CPU is computed by plain matrix products: at 64, both ways took the same time.
 FEW_TOKENS = 64
 
@@ -33,18 +43,14 @@ class SwiGLU(nn.Module):
     Parameters
     ----------
     width
-        Channels of the input and of the output.
-    hidden
-        Channels in between; None means :func:`swiglu_width`.
-    bias
-        Whether the two linear maps have biases.
+        Channels of the input and of the output; in between there are :func:`swiglu_width`.
     """
 
-    def __init__(self, width: int, hidden: int | None = None, *, bias: bool = False):
+    def __init__(self, width: int):
         super().__init__()
-        hidden = swiglu_width(width) if hidden is None else hidden
-        self.gate_value = nn.Linear(width, 2 * hidden, bias=bias)
-        self.output = nn.Linear(hidden, width, bias=bias)
+        hidden = swiglu_width(width)
+        self.gate_value = nn.Linear(width, 2 * hidden, bias=False)
+        self.output = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply the layer to every vector."""
@@ -104,16 +110,14 @@ class CrossAttention(nn.Module):
         Channels of queries and tokens.
     n_heads
         Heads, each a contiguous slice of ``width / n_heads`` channels.
-    bias
-        Whether the projections have biases.
     """
 
-    def __init__(self, width: int, n_heads: int, *, bias: bool = False):
+    def __init__(self, width: int, n_heads: int):
         super().__init__()
         self.n_heads = _checked_heads(width, n_heads)
-        self.query = nn.Linear(width, width, bias=bias)
-        self.key_value = nn.Linear(width, 2 * width, bias=bias)
-        self.output = nn.Linear(width, width, bias=bias)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
 
     def keys_values(
         self, tokens: Float[Tensor, "cells tokens width"]
@@ -150,18 +154,16 @@ class SelfAttentionBlock(nn.Module):
 
     Parameters
     ----------
-    width, n_heads, bias
-        As in :class:`SelfAttention`; ``bias`` holds for the SwiGLU too.
-    eps
-        Added to the variance in the layer norms.
+    width, n_heads
+        As in :class:`SelfAttention`.
     """
 
-    def __init__(self, width: int, n_heads: int, *, bias: bool = False, eps: float = 1e-8):
+    def __init__(self, width: int, n_heads: int):
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width, eps=eps)
-        self.attention = SelfAttention(width, n_heads, bias=bias)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=eps)
-        self.feed_forward = SwiGLU(width, bias=bias)
+        self.attention_norm = nn.LayerNorm(width, eps=EPS)
+        self.attention = SelfAttention(width, n_heads)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=EPS)
+        self.feed_forward = SwiGLU(width)
 
     def forward(self, tokens: Float[Tensor, "cells tokens width"]) -> Float[Tensor, "cells tokens width"]:
         """Update every token of a cell from all its tokens."""
@@ -174,23 +176,19 @@ class CrossAttentionBlock(nn.Module):
 
     Parameters
     ----------
-    width, n_heads, bias
-        As in :class:`CrossAttention`; ``bias`` holds for the SwiGLU too.
-    eps
-        Added to the variance in the layer norms.
+    width, n_heads
+        As in :class:`CrossAttention`.
     normalise_tokens
         False when the tokens come normalised, as those whose counts are injected after the norm.
     """
 
-    def __init__(
-        self, width: int, n_heads: int, *, bias: bool = False, eps: float = 1e-8, normalise_tokens: bool = True
-    ):
+    def __init__(self, width: int, n_heads: int, *, normalise_tokens: bool = True):
         super().__init__()
-        self.query_norm = nn.LayerNorm(width, eps=eps)
-        self.token_norm = nn.LayerNorm(width, eps=eps) if normalise_tokens else nn.Identity()
-        self.attention = CrossAttention(width, n_heads, bias=bias)
-        self.feed_forward_norm = nn.LayerNorm(width, eps=eps)
-        self.feed_forward = SwiGLU(width, bias=bias)
+        self.query_norm = nn.LayerNorm(width, eps=EPS)
+        self.token_norm = nn.LayerNorm(width, eps=EPS) if normalise_tokens else nn.Identity()
+        self.attention = CrossAttention(width, n_heads)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=EPS)
+        self.feed_forward = SwiGLU(width)
 
     def keys_values(
         self, tokens: Float[Tensor, "cells tokens width"]

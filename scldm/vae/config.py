@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Literal
 
 from scldm.errors import require
+from scldm.vae.counts.registry import LIKELIHOODS
+from scldm.vae.layouts import LAYOUTS
 
 __all__ = ["VAEConfig"]
+
+if TYPE_CHECKING:
+    LayoutName = str
+    LikelihoodName = str
+else:
+    LayoutName = Literal[tuple(LAYOUTS)]
+    LikelihoodName = Literal[tuple(LIKELIHOODS)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
     """The autoencoder that turns a cell into latent tokens and back into counts."""
 
-    layout: Literal["wide", "published"] = "wide"
+    layout: LayoutName = "wide"
     """wide: capacity in per-gene tables. published: the layout of Palla et al. 2025."""
     n_latents: int = 8
     """Latent tokens per cell."""
@@ -44,8 +54,9 @@ class VAEConfig:
     """Share of training cells of which the encoder is not told an attribute (wide layout only); 1 hides them all."""
     read_out_std: float = 0.011
     """Standard deviation of the Gaussian prior on the weights with which a gene is read out (wide layout only)."""
-    likelihood: Literal["negative_binomial", "poisson"] = "negative_binomial"
-    """Distribution of the counts."""
+    likelihood: LikelihoodName = "negative_binomial"
+    """Distribution of the counts. zero_inflated: with more zeros than the negative binomial has, as many as are decoded
+    for every cell and gene, or learnt for every gene alone (by_gene)."""
     dispersion_by: str | None = None
     """Categorical attribute that the inverse dispersion may depend on, besides the gene."""
 
@@ -76,6 +87,6 @@ class VAEConfig:
             "vae.gene_tokens and vae.mask_padding belong to the published layout; set vae.layout to published.",
         )
         require(
-            self.dispersion_by is None or self.likelihood != "poisson",
-            "vae.dispersion_by has no effect on Poisson counts; set vae.likelihood to negative_binomial.",
+            self.dispersion_by is None or resolve_name(LIKELIHOODS[self.likelihood]).has_dispersion,
+            f"vae.dispersion_by has no effect on {self.likelihood} counts; set vae.likelihood to negative_binomial.",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from scldm.data.batch import CellBatch
+from scldm.nn.attention import EPS
+from scldm.vae.base import Decoder, Encoder
 from scldm.vae.config import VAEConfig
-from scldm.vae.draws import SparseCounts
-from scldm.vae.likelihood import LIKELIHOODS
-from scldm.vae.published import PublishedDecoder, PublishedEncoder, gene_table
-from scldm.vae.wide import WideDecoder, WideEncoder
+from scldm.vae.counts.base import Heads, Likelihood
+from scldm.vae.counts.registry import LIKELIHOODS
+from scldm.vae.counts.sparse import SparseCounts
+from scldm.vae.layouts import LAYOUTS
 
 __all__ = ["VAE", "Posterior"]
 
@@ -82,55 +85,22 @@ class VAE(nn.Module):
         super().__init__()
         self.config, self.n_genes = config, n_genes
         self.n_attributes = len(n_categories) + n_continuous
-        self.encoder: WideEncoder | PublishedEncoder
-        self.decoder: WideDecoder | PublishedDecoder
-        if config.layout == "wide":
-            self.encoder = WideEncoder(
-                n_genes,
-                n_latents=config.n_latents,
-                width=config.width,
-                n_layers=config.n_layers,
-                n_heads=config.n_heads,
-                n_cross_heads=config.n_cross_heads,
-                table_width=config.table_width,
-                dropout=config.dropout,
-                n_categories=n_categories,
-                n_continuous=n_continuous,
-            )
-            self.decoder = WideDecoder(
-                n_genes,
-                n_latents=config.n_latents,
-                latent_channels=config.latent_channels,
-                width=config.width,
-                n_layers=config.n_layers,
-                n_heads=config.n_heads,
-                n_cross_heads=config.n_cross_heads,
-                table_width=config.table_width,
-                gene_totals=gene_totals,
-            )
-        else:
-            table = gene_table(n_genes, config.width)
-            self.encoder = PublishedEncoder(
-                table,
-                config.n_latents,
-                n_layers=config.n_layers,
-                n_heads=config.n_heads,
-                n_cross_heads=config.n_cross_heads,
-                gene_tokens=config.gene_tokens,
-                mask_padding=config.mask_padding,
-            )
-            self.decoder = PublishedDecoder(
-                table,
-                config.latent_channels,
-                n_layers=config.n_layers,
-                n_heads=config.n_heads,
-                n_cross_heads=config.n_cross_heads,
-            )
+        likelihood: type[Likelihood] = resolve_name(LIKELIHOODS[config.likelihood])
+        self.encoder: Encoder
+        self.decoder: Decoder
+        self.encoder, self.decoder = resolve_name(LAYOUTS[config.layout])(
+            config,
+            n_genes,
+            heads=likelihood.heads,
+            gene_totals=gene_totals,
+            n_categories=n_categories,
+            n_continuous=n_continuous,
+        )
         gaussian = config.bottleneck == "gaussian"
         self.bottleneck = nn.Linear(config.width, config.latent_channels * (2 if gaussian else 1), bias=gaussian)
-        self.likelihood = LIKELIHOODS[config.likelihood](n_genes, n_dispersion_categories)
+        self.likelihood = likelihood(n_genes, n_dispersion_categories)
 
-    def encode(self, batch: CellBatch, pooled_dropout: Float[Tensor, "cells table_width"] | None = None) -> Posterior:
+    def encode(self, batch: CellBatch, pooled_dropout: Float[Tensor, "cells channels"] | None = None) -> Posterior:
         """Posterior over the latent tokens of each cell.
 
         Parameters
@@ -140,33 +110,25 @@ class VAE(nn.Module):
         pooled_dropout
             Uniform numbers that decide which pooled channels are dropped (wide layout, training only).
         """
-        if isinstance(self.encoder, WideEncoder):
-            hidden = self.bottleneck(self.encoder(batch, pooled_dropout))
-        else:
-            hidden = self.bottleneck(self.encoder(batch))
+        hidden = self.bottleneck(self.encoder(batch, pooled_dropout))
         if self.config.bottleneck == "layernorm":
-            normalised = nn.functional.layer_norm(hidden, hidden.shape[-1:], eps=1e-8)
+            normalised = nn.functional.layer_norm(hidden, hidden.shape[-1:], eps=EPS)
             return Posterior(normalised, None)
         mean, log_variance = hidden.float().chunk(2, dim=-1)
         return Posterior(mean, log_variance.clamp(-12.0, 4.0))
 
-    def log_rates(self, latents: Float[Tensor, "cells latents channels"]) -> Float[Tensor, "cells genes"]:
-        """Unnormalised log rates of all genes, in float32; the softmax is each gene's share of the expected counts."""
-        return self.decoder.log_rates(self.decoder.features(latents)).float()
+    def heads(self, latents: Float[Tensor, "cells latents channels"]) -> Heads:
+        """Give what the likelihood needs to know of all genes, in float32.
+
+        A rate belongs to a gene and not to a list of genes: all are decoded, and who wants some of them slices.
+        """
+        return {name: head.float() for name, head in self.decoder(latents).items()}
 
     def expected_counts(
-        self,
-        latents: Float[Tensor, "cells latents channels"],
-        library_size: Float[Tensor, " cells"],
-        genes: Int64[Tensor, " genes"] | None = None,
-    ) -> Float[Tensor, "cells chosen"]:
-        """Mean of the counts, UMI.
-
-        A gene's rate is its share among *all* genes of the schema times the library size, whatever ``genes`` are asked
-        for, so a list gives exactly what decoding everything and slicing gives.
-        """
-        expected = self.log_rates(latents).softmax(dim=-1) * library_size[:, None]
-        return expected if genes is None else expected[:, genes]
+        self, latents: Float[Tensor, "cells latents channels"], library_size: Float[Tensor, " cells"]
+    ) -> Float[Tensor, "cells genes"]:
+        """Mean of the counts that :meth:`sample_counts` draws, in UMI; see :meth:`Likelihood.expected_counts`."""
+        return self.likelihood.expected_counts(self.heads(latents), library_size)
 
     def sample_counts(
         self,
@@ -175,8 +137,8 @@ class VAE(nn.Module):
         generator: torch.Generator,
         dispersion_categories: Int64[Tensor, " cells"] | None = None,
     ) -> SparseCounts:
-        """Draw UMI counts of all genes; see :meth:`scldm.vae.likelihood.Likelihood.sample`."""
-        return self.likelihood.sample(self.expected_counts(latents, library_size), generator, dispersion_categories)
+        """Draw UMI counts of all genes; see :meth:`Likelihood.sample`."""
+        return self.likelihood.sample(self.heads(latents), library_size, generator, dispersion_categories)
 
     @torch.no_grad()
     def encode_arrays(

@@ -6,23 +6,55 @@ publication is the function computed; padding is masked and counts are seen unle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scldm.data.batch import CellBatch
-from scldm.nn.attention import CrossAttentionBlock, SelfAttentionBlock
-from scldm.vae.likelihood import NegativeBinomial
+from scldm.nn.attention import EPS, CrossAttentionBlock, SelfAttentionBlock
+from scldm.vae.base import Decoder, Encoder
+from scldm.vae.config import VAEConfig
+from scldm.vae.counts.base import LOG_RATE, Heads
 
-__all__ = [
-    "PublishedDecoder",
-    "PublishedEncoder",
-    "convert_published_vae_state",
-    "gene_table",
-]
+__all__ = ["PublishedDecoder", "PublishedEncoder", "build", "gene_table"]
+
+
+def build(
+    config: VAEConfig,
+    n_genes: int,
+    *,
+    heads: Sequence[str] = (LOG_RATE,),
+    gene_totals: Float[np.ndarray, " genes"] | None = None,
+    n_categories: Sequence[int] = (),
+    n_continuous: int = 0,
+) -> tuple[Encoder, Decoder]:
+    """Build encoder and decoder; parameters as in :class:`~scldm.vae.model.VAE`, ``heads`` those of the likelihood.
+
+    This layout has no bias per gene that could start from ``gene_totals``, and its encoder sees no attributes.
+    """
+    table = gene_table(n_genes, config.width)
+    encoder = PublishedEncoder(
+        table,
+        config.n_latents,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        n_cross_heads=config.n_cross_heads,
+        gene_tokens=config.gene_tokens,
+        mask_padding=config.mask_padding,
+    )
+    decoder = PublishedDecoder(
+        table,
+        config.latent_channels,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        n_cross_heads=config.n_cross_heads,
+        heads=heads,
+    )
+    return encoder, decoder
 
 
 def gene_table(n_genes: int, width: int) -> nn.Embedding:
@@ -39,9 +71,9 @@ class _FiLMTokens(nn.Module):
     Multiplying an embedding by a count and normalising afterwards cancels the count; this injects it after the norm.
     """
 
-    def __init__(self, width: int, eps: float):
+    def __init__(self, width: int):
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.norm = nn.LayerNorm(width, eps=EPS)
         self.count = nn.Sequential(nn.Linear(2, width), nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(
@@ -93,7 +125,7 @@ class _ProjConcatTokens(nn.Module):
         return torch.addcmul(embedded, torch.log1p(counts)[..., None], of_count.sum(dim=1))
 
 
-class PublishedEncoder(nn.Module):
+class PublishedEncoder(Encoder):
     """Pools the expressed genes of a cell into latent tokens: MCAB with learned queries, then self-attention blocks.
 
     Parameters
@@ -111,8 +143,6 @@ class PublishedEncoder(nn.Module):
         ``"log1p"`` and ``"projconcat"`` are the published ones, of which the first is blind to the size of a count.
     mask_padding
         False lets latents attend to padding, as the published model does: then they depend on the pad length.
-    eps
-        Added to the variance in the layer norms.
     """
 
     def __init__(
@@ -125,7 +155,6 @@ class PublishedEncoder(nn.Module):
         n_cross_heads: int = 4,
         gene_tokens: str = "film",
         mask_padding: bool = True,
-        eps: float = 1e-8,
     ):
         super().__init__()
         width = gene_embedding.embedding_dim
@@ -135,7 +164,7 @@ class PublishedEncoder(nn.Module):
         self.tokens: nn.Module
         match gene_tokens:
             case "film":
-                self.tokens = _FiLMTokens(width, eps)
+                self.tokens = _FiLMTokens(width)
             case "log1p":
                 self.tokens = _Log1pTokens()
             case "projconcat":
@@ -144,11 +173,13 @@ class PublishedEncoder(nn.Module):
                 raise ValueError(f"gene_tokens must be 'film', 'log1p' or 'projconcat', got '{gene_tokens}'")
         # Small, so that what a cell's own genes contribute is not drowned at the start.
         self.inducing_points = nn.Parameter(0.02 * torch.randn(1, n_latents, width))
-        self.pooling = CrossAttentionBlock(width, n_cross_heads, eps=eps, normalise_tokens=gene_tokens != "film")
-        self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads, eps=eps) for _ in range(n_layers))
+        self.pooling = CrossAttentionBlock(width, n_cross_heads, normalise_tokens=gene_tokens != "film")
+        self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads) for _ in range(n_layers))
 
-    def forward(self, batch: CellBatch) -> Float[Tensor, "cells latents width"]:
-        """Hidden latent tokens of every cell, before any bottleneck."""
+    def forward(
+        self, batch: CellBatch, pooled_dropout: Float[Tensor, "cells channels"] | None = None
+    ) -> Float[Tensor, "cells latents width"]:
+        """See :meth:`Encoder.forward`; this layout has no dropout."""
         genes, counts, mask = batch.padded()
         return self.pool(genes, counts, mask, batch.library_size)
 
@@ -183,8 +214,8 @@ class PublishedEncoder(nn.Module):
         return latents
 
 
-class PublishedDecoder(nn.Module):
-    """Un-pools latent tokens into a log rate per gene: self-attention blocks, then MCAB with gene queries.
+class PublishedDecoder(Decoder):
+    """Un-pools latent tokens into heads of every gene: self-attention blocks, then MCAB with gene queries.
 
     Parameters
     ----------
@@ -196,8 +227,8 @@ class PublishedDecoder(nn.Module):
         Self-attention blocks and their heads.
     n_cross_heads
         Heads of the un-pooling.
-    eps
-        Added to the variance in the layer norms.
+    heads
+        What to decode for every gene, each by a linear map of what the gene's query came back with.
     gene_chunk
         Genes decoded at a time. In training the intermediate results of a chunk are recomputed instead of stored.
     """
@@ -210,7 +241,7 @@ class PublishedDecoder(nn.Module):
         n_layers: int = 8,
         n_heads: int = 8,
         n_cross_heads: int = 4,
-        eps: float = 1e-8,
+        heads: Sequence[str] = (LOG_RATE,),
         gene_chunk: int = 1024,
     ):
         super().__init__()
@@ -219,124 +250,43 @@ class PublishedDecoder(nn.Module):
         self.gene_chunk = gene_chunk
         # In a tuple, so that the shared table is registered once, by the encoder: safetensors refuses shared tensors.
         self._shared = (gene_embedding,)
-        self.input_norm = nn.LayerNorm(latent_channels, eps=eps, elementwise_affine=False)
+        self.input_norm = nn.LayerNorm(latent_channels, eps=EPS, elementwise_affine=False)
         self.input = nn.Linear(latent_channels, width, bias=False)
-        self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads, eps=eps) for _ in range(n_layers))
-        self.unpooling = CrossAttentionBlock(width, n_cross_heads, eps=eps)
+        self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads) for _ in range(n_layers))
+        self.unpooling = CrossAttentionBlock(width, n_cross_heads)
         # No bias: rates are a softmax over genes, which a constant does not change.
         self.log_rate = nn.Linear(width, 1, bias=False)
+        self.further = nn.ModuleDict({name: nn.Linear(width, 1, bias=False) for name in heads[1:]})
+        for head in self.further.values():
+            # At first the same for all: cells and genes differ only as far as the data ask for it.
+            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
 
     def features(self, latents: Float[Tensor, "cells latents channels"]) -> Float[Tensor, "cells latents width"]:
-        """Decode the latent tokens into all that the rate of any gene needs to know of a cell."""
+        """Decode the latent tokens into all that any gene needs to know of a cell."""
         features = self.input(self.input_norm(latents))
         for block in self.blocks:
             features = block(features)
         return features
 
-    def log_rates(
-        self, features: Float[Tensor, "cells latents width"], genes: Int64[Tensor, " genes"] | None = None
-    ) -> Float[Tensor, "cells genes"]:
-        """Unnormalised log rates; that of a gene does not depend on which others are asked for.
-
-        Parameters
-        ----------
-        features
-            From :meth:`features`.
-        genes
-            Schema gene indices, in any order; None means all genes.
-        """
+    def forward(self, latents: Float[Tensor, "cells latents channels"]) -> Heads:
+        """See :meth:`Decoder.forward`."""
         (gene_embedding,) = self._shared
-        queries = gene_embedding.weight[: self.n_genes] if genes is None else gene_embedding(genes)
-        keys_values = self.unpooling.keys_values(features)
+        queries = gene_embedding.weight[: self.n_genes]
+        keys_values = self.unpooling.keys_values(self.features(latents))
         recompute = self.training and torch.is_grad_enabled() and queries.shape[0] > self.gene_chunk
-        parts = [
-            checkpoint(self._chunk_log_rates, chunk, keys_values, use_reentrant=False, preserve_rng_state=False)
+        chunks = [
+            checkpoint(self._heads_of_chunk, chunk, keys_values, use_reentrant=False, preserve_rng_state=False)
             if recompute
-            else self._chunk_log_rates(chunk, keys_values)
+            else self._heads_of_chunk(chunk, keys_values)
             for chunk in queries.split(self.gene_chunk)
         ]
-        return torch.cat(parts, dim=1)
+        names = (LOG_RATE, *self.further)
+        return {name: torch.cat(parts, dim=1) for name, parts in zip(names, zip(*chunks, strict=True), strict=True)}
 
-    def _chunk_log_rates(
+    def _heads_of_chunk(
         self,
         queries: Float[Tensor, "genes width"],
         keys_values: Float[Tensor, "2 cells heads latents channels"],
-    ) -> Float[Tensor, "cells genes"]:
-        return self.log_rate(self.unpooling.attend(queries[None], keys_values)).squeeze(-1)
-
-
-def convert_published_vae_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the parameters of a published autoencoder to those of a :class:`~scldm.vae.model.VAE`.
-
-    The VAE is one with ``layout="published"``, ``bottleneck="layernorm"`` and ``mask_padding=False``. The published
-    gene table starts with the padding token and ours ends with it: our gene ``i`` is theirs ``i + 1``.
-
-    Parameters
-    ----------
-    state
-        Published parameter names and values.
-
-    Returns
-    -------
-    Our parameter names and values, for ``load_state_dict``; the head's bias is dropped, since rates are a softmax.
-
-    Raises
-    ------
-    ValueError
-        When the encoder has positions that are not 0: latent tokens here have none.
-    """
-    positions = state.get("encoder.pos_embed")
-    if positions is not None and bool(positions.count_nonzero()):
-        raise ValueError("encoder.pos_embed is not zero; latent tokens of the published layout have no positions here")
-    converted = {
-        "encoder.gene_embedding.weight": torch.roll(state["input_layer.gene_embedding.weight"], -1, dims=0),
-        "encoder.inducing_points": state["encoder.ca_layer.inducing_points"][None],
-        "bottleneck.weight": state["encoder.encoder_latent_input.0.weight"],
-        "decoder.input.weight": state["decoder.decoder_latent_input.1.weight"],
-        "decoder.log_rate.weight": state["decoder_head.params.weight"],
-        "likelihood.scaled_log_theta": state["decoder_head.theta.weight"][1:, 0] / NegativeBinomial.STEP_FACTOR,
-    }
-    if "input_layer.projection.mix.weight" in state:
-        converted |= {
-            f"encoder.tokens.mix.{kind}": state[f"input_layer.projection.mix.{kind}"] for kind in ("weight", "bias")
-        }
-    return {
-        **converted,
-        **_cross_attention_block(state, "encoder.ca_layer", "encoder.pooling"),
-        **_self_attention_blocks(state, "encoder.encoder_layers", "encoder.blocks"),
-        **_self_attention_blocks(state, "decoder.decoder_layers", "decoder.blocks"),
-        **_cross_attention_block(state, "decoder.decoder_cross_attention", "decoder.unpooling"),
-    }
-
-
-def _norms_and_feed_forward(
-    state: Mapping[str, Tensor], theirs: str, ours: str, norms: Mapping[str, str]
-) -> dict[str, Tensor]:
-    converted = {
-        f"{ours}.{our_norm}.{kind}": state[f"{theirs}.{their_norm}.{kind}"]
-        for our_norm, their_norm in norms.items()
-        for kind in ("weight", "bias")
-    }
-    gate, value = state[f"{theirs}.mlp.w1.weight"], state[f"{theirs}.mlp.w2.weight"]
-    converted[f"{ours}.feed_forward.gate_value.weight"] = torch.cat([gate, value])
-    converted[f"{ours}.feed_forward.output.weight"] = state[f"{theirs}.mlp.c_proj.weight"]
-    converted[f"{ours}.attention.output.weight"] = state[f"{theirs}.attn.c_proj.weight"]
-    return converted
-
-
-def _cross_attention_block(state: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
-    norms = {"query_norm": "ln_1q", "token_norm": "ln_1", "feed_forward_norm": "ln_2"}
-    converted = _norms_and_feed_forward(state, theirs, ours, norms)
-    converted[f"{ours}.attention.query.weight"] = state[f"{theirs}.attn.c_attn_q.weight"]
-    converted[f"{ours}.attention.key_value.weight"] = state[f"{theirs}.attn.c_attn.weight"]
-    return converted
-
-
-def _self_attention_blocks(state: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
-    norms = {"attention_norm": "ln_1", "feed_forward_norm": "ln_2"}
-    n_layers = len({name.split(".")[2] for name in state if name.startswith(f"{theirs}.")})
-    converted: dict[str, Tensor] = {}
-    for i in range(n_layers):
-        converted |= _norms_and_feed_forward(state, f"{theirs}.{i}", f"{ours}.{i}", norms)
-        converted[f"{ours}.{i}.attention.query_key_value.weight"] = state[f"{theirs}.{i}.attn.c_attn.weight"]
-    return converted
+    ) -> tuple[Float[Tensor, "cells genes"], ...]:
+        attended = self.unpooling.attend(queries[None], keys_values)
+        return tuple(head(attended).squeeze(-1) for head in (self.log_rate, *self.further.values()))

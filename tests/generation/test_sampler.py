@@ -214,8 +214,8 @@ def test_dispersion_follows_the_category_asked_for(trained, request_300, monkeyp
     monkeypatch.setattr(
         type(model.vae.likelihood),
         "sample",
-        lambda self, mean, generator, categories=None: (
-            seen.append(categories) or sample(self, mean, generator, categories)
+        lambda self, heads, library_size, generator, categories=None: (
+            seen.append(categories) or sample(self, heads, library_size, generator, categories)
         ),
     )
     generate(model, request_300)

@@ -26,8 +26,9 @@ def test_swiglu_width_is_the_published_one(width, hidden):
 
 
 def test_swiglu_is_its_equation():
-    layer, x = SwiGLU(WIDTH, 24), torch.randn(5, WIDTH)
-    gate, value = layer.gate_value.weight[:24], layer.gate_value.weight[24:]
+    layer, x = SwiGLU(WIDTH), torch.randn(5, WIDTH)
+    gate, value = layer.gate_value.weight.chunk(2)
+    assert len(gate) == swiglu_width(WIDTH)
     expected = (x @ gate.T) * torch.sigmoid(x @ gate.T) * (x @ value.T) @ layer.output.weight.T
     torch.testing.assert_close(layer(x), expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
 
 N_CELLS, N_GENES = 8, 60
-STEPS = ["vae", "vae with dispersions by category", "prior"]
+STEPS = ["vae", "vae with dispersions by category", "vae with zero inflation and unmeasured genes", "prior"]
 SOLVES = ["heun", "few_step"]
 
 
@@ -42,8 +43,9 @@ def objective_of(step: str) -> Objective:
             for parameter in network.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
         return PriorObjective(network, LatentStatistics(torch.zeros(8), torch.ones(8)), PriorConfig()).train()
-    by_category = step != "vae"
-    vae = VAE(tiny.tiny_vae(), N_GENES, 3 if by_category else 0, None, (3,), 1)
+    by_category = step == "vae with dispersions by category"
+    likelihood = "zero_inflated_negative_binomial" if step.startswith("vae with zero") else "negative_binomial"
+    vae = VAE(tiny.tiny_vae(likelihood=likelihood), N_GENES, 3 if by_category else 0, None, (3,), 1)
     return VAEObjective(vae, 0 if by_category else None, n_training_cells=100).train()
 
 
@@ -56,7 +58,12 @@ def batch_of(step: str, seed: int) -> CellBatch | LatentBatch:
         attributes = torch.from_numpy(categorical), torch.from_numpy(continuous)
         return LatentBatch(mean, log_variance, torch.zeros(N_CELLS), *attributes)
     counts = random.poisson(0.5, (N_CELLS, N_GENES)) + np.eye(N_CELLS, N_GENES, dtype=np.int64)
-    return CellBatch.from_csr(sp.csr_matrix(counts), categorical, continuous)
+    if not step.endswith("unmeasured genes"):
+        return CellBatch.from_csr(sp.csr_matrix(counts), categorical, continuous)
+    measured, stores = np.ones((2, N_GENES), dtype=bool), random.integers(0, 2, N_CELLS)
+    measured[1, -20:] = False
+    batch = CellBatch.from_csr(sp.csr_matrix(counts * measured[stores]), categorical, continuous)
+    return dataclasses.replace(batch, measured=torch.from_numpy(measured), stores=torch.from_numpy(stores))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from torch.nn.functional import pad
 from scldm.config import VAEConfig
 from scldm.data.batch import CellBatch
 from scldm.vae.model import VAE
-from scldm.vae.published import PublishedDecoder, PublishedEncoder, convert_published_vae_state, gene_table
+from scldm.vae.published import PublishedDecoder, PublishedEncoder, gene_table
+from scldm.vae.published_weights import convert_published_vae_state
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "published_reference.npz"
 N_GENES, WIDTH, N_LATENTS, CHANNELS = 40, 16, 4, 6
@@ -153,38 +154,44 @@ def test_unknown_gene_tokens_are_refused():
         build_encoder("sum")
 
 
-def test_rates_of_a_subset_are_a_slice_of_all():
-    decoder = build_decoder()
-    features = decoder.features(latents_of())
-    everything = decoder.log_rates(features)
-    assert everything.shape == (3, N_GENES)
-    for genes in ([5], [31, 2, 17], list(range(N_GENES))[::-1]):
-        assert relative_error(decoder.log_rates(features, torch.tensor(genes)), everything[:, genes]) < 1e-5
-
-
 def test_rates_do_not_depend_on_the_chunk():
-    decoder = build_decoder()
-    features = decoder.features(latents_of())
-    chunked = decoder.log_rates(features)
+    decoder = build_decoder(heads=("log_rate", "gate_logit"))
+    torch.nn.init.normal_(decoder.further["gate_logit"].weight)
+    chunked = decoder(latents_of())
     decoder.gene_chunk = 1000
-    assert relative_error(decoder.log_rates(features), chunked) < 1e-5
+    whole = decoder(latents_of())
+    assert list(whole) == ["log_rate", "gate_logit"]
+    for name, head in whole.items():
+        assert head.shape == (3, N_GENES)
+        assert relative_error(chunked[name], head) < 1e-5
+
+
+def test_further_heads_are_linear_maps_that_start_at_zero_and_leave_the_rates_alone():
+    alone, together = build_decoder(), build_decoder(heads=("log_rate", "gate_logit"))
+    heads = together(latents_of())
+    assert torch.equal(heads["log_rate"], alone(latents_of())["log_rate"])
+    assert (heads["gate_logit"] == 0).all()
+    with torch.no_grad():
+        together.further["gate_logit"].weight.copy_(together.log_rate.weight)
+    assert torch.equal(together(latents_of())["gate_logit"], heads["log_rate"])
+    assert set(together.state_dict()) - set(alone.state_dict()) == {"further.gate_logit.weight"}
 
 
 def test_rates_depend_on_every_latent_token_but_not_on_other_cells():
     decoder, latents = build_decoder(), latents_of()
-    rates = decoder.log_rates(decoder.features(latents))
-    assert relative_error(decoder.log_rates(decoder.features(latents[1:2])), rates[1:2]) < 1e-5
+    rates = decoder(latents)["log_rate"]
+    assert relative_error(decoder(latents[1:2])["log_rate"], rates[1:2]) < 1e-5
     for token in range(N_LATENTS):
         moved = latents.clone()
         moved[:, token] += torch.linspace(-1, 1, CHANNELS)
-        assert relative_error(decoder.log_rates(decoder.features(moved)), rates) > 1e-4
+        assert relative_error(decoder(moved)["log_rate"], rates) > 1e-4
 
 
 def test_recomputing_in_training_changes_no_gradient():
     gradients = []
     for training in (True, False):
         decoder = build_decoder().train(training)
-        decoder.log_rates(decoder.features(latents_of())).log_softmax(-1)[:, ::3].sum().backward()
+        decoder(latents_of())["log_rate"].log_softmax(-1)[:, ::3].sum().backward()
         gradients.append({name: p.grad for name, p in decoder.named_parameters()})
         gradients[-1]["genes"] = decoder._shared[0].weight.grad
     for name, gradient in gradients[0].items():
@@ -202,13 +209,13 @@ def test_gene_table_is_shared_and_registered_once(tmp_path):
 
     # A copy (such as averaged weights) shares its own table, not that of the original.
     copy = deepcopy(vae)
-    before = copy.log_rates(latents)
+    before = copy.heads(latents)["log_rate"]
     with torch.no_grad():
         vae.encoder.gene_embedding.weight.add_(torch.randn(N_GENES + 1, 16))
-    assert relative_error(vae.log_rates(latents), before) > 1e-2
-    assert torch.equal(copy.log_rates(latents), before)
+    assert relative_error(vae.heads(latents)["log_rate"], before) > 1e-2
+    assert torch.equal(copy.heads(latents)["log_rate"], before)
     vae.load_state_dict(load_file(tmp_path / "vae.safetensors"))
-    assert torch.equal(vae.log_rates(latents), before)
+    assert torch.equal(vae.heads(latents)["log_rate"], before)
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ import pytest
 import torch
 from scipy import stats
 
-from scldm.vae import draws as module
-from scldm.vae.draws import SparseCounts, draw_negative_binomial, draw_poisson
-from scldm.vae.likelihood import NegativeBinomial, Poisson
+from scldm.vae.counts import inversion
+from scldm.vae.counts.negative_binomial import NegativeBinomial, draw_negative_binomial
+from scldm.vae.counts.poisson import Poisson, draw_poisson
+from scldm.vae.counts.sparse import SparseCounts
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -77,7 +78,7 @@ def test_cells_are_drawn_independently():
 
 def test_uniform_of_zero_gives_a_finite_count(monkeypatch):
     """One float32 uniform in 2^24 is exactly zero: the walk up the distribution must end there too."""
-    monkeypatch.setattr(module.torch, "rand", lambda shape, **_: torch.zeros(shape))
+    monkeypatch.setattr(inversion.torch, "rand", lambda shape, **_: torch.zeros(shape))
 
     def stuck(*_):
         raise AssertionError("the walk does not end")
@@ -122,11 +123,12 @@ def test_sparse_counts_are_the_matrix_they_describe():
 
 @pytest.mark.parametrize("likelihood", [Poisson(4), NegativeBinomial(4)])
 def test_sampling_is_reproduced_by_its_generator_alone(likelihood):
-    mean = torch.tensor([[0.1, 5.0, 40.0, 3000.0]]).repeat(50, 1)
-    first = dense(likelihood.sample(mean, generator(3)))
+    means = torch.tensor([[0.1, 5.0, 40.0, 3000.0]]).repeat(50, 1)
+    of = {"log_rate": means.log()}, means.sum(1)
+    first = dense(likelihood.sample(*of, generator(3)))
     torch.rand(10)
-    assert torch.equal(first, dense(likelihood.sample(mean, generator(3))))
-    assert not torch.equal(first, dense(likelihood.sample(mean, generator(4))))
+    assert torch.equal(first, dense(likelihood.sample(*of, generator(3))))
+    assert not torch.equal(first, dense(likelihood.sample(*of, generator(4))))
 
 
 def test_poisson_samples_have_the_moments_of_the_poisson():
@@ -142,8 +144,8 @@ def test_samples_use_the_dispersion_of_the_category():
         likelihood.scaled_log_theta.zero_()
         likelihood.scaled_offset.copy_(torch.tensor([[-2.0], [3.0]]) / likelihood.STEP_FACTOR)
     for code, log_theta in ((0, -2.0), (1, 3.0), (-1, 0.0)):
-        draws = dense(
-            likelihood.sample(torch.full((N_DRAWS, 1), 4.0), generator(code + 5), torch.full((N_DRAWS,), code))
-        )
+        # The only gene of a cell gets its whole library size.
+        of = {"log_rate": torch.zeros(N_DRAWS, 1)}, torch.full((N_DRAWS,), 4.0)
+        draws = dense(likelihood.sample(*of, generator(code + 5), torch.full((N_DRAWS,), code)))
         zero = stats.nbinom(np.exp(log_theta), np.exp(log_theta) / (np.exp(log_theta) + 4.0)).pmf(0)
         assert (draws == 0).double().mean().item() == pytest.approx(zero, abs=5 * np.sqrt(zero * (1 - zero) / N_DRAWS))
