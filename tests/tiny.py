@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
+import yaml
 from accelerate import Accelerator
 
 from scldm.cli import main
@@ -87,6 +88,14 @@ def tiny_config(**changes: Any) -> RunConfig:
             **changes,
         }
     )
+
+
+def write_config(path: Path, cells_file: Path) -> Path:
+    """Write the configuration of a tiny run on a file of :func:`tiny_adata`, and return where it is."""
+    run = tiny_config(vae=tiny_vae()).to_dict()
+    run["data"] |= {"path": str(cells_file), "conditions": list(CONDITIONS), "continuous": ["age"]}
+    path.write_text(yaml.safe_dump(run))
+    return path
 
 
 def tiny_model(config: RunConfig | None = None, adata: ad.AnnData | None = None) -> ScLDM:
