@@ -164,9 +164,10 @@ def command(log: Path, *words: str) -> None:
 
 def in_processes(target: Callable[..., None], *args: Any, n_processes: int = 1, timeout: float = 120) -> list[int]:
     """Run ``target`` in fresh processes, joined in a group like those of torchrun, and return their exit codes."""
-    # One server imports the package and forks from there, before any thread of torch exists.
+    # One server imports the package and forks from there, before any thread of torch exists; the first optimiser of a
+    # process would import the compiler, too.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["scldm.model"])
+    context.set_forkserver_preload(["scldm.model", "torch._dynamo"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
