@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 # Before anything imports torch: the suite is many small computations, which threads only slow down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,13 +13,22 @@ from jaxtyping import install_import_hook
 
 install_import_hook("scldm", "beartype.beartype")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from accelerate.state import AcceleratorState  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from scldm.model import ScLDM  # noqa: E402
+
+# The same examples in every run, and none that fails because the machine is busy.
+hypothesis.settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
@@ -55,3 +65,13 @@ def model_dir(trained: ScLDM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("saved") / "model"
     trained.save(directory)
     return directory
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Save one pixel in place of every figure: drawing takes longer than everything else that a report needs."""
+
+    def save(self: Figure, file: Any, **_: Any) -> None:
+        Image.new("RGB", (1, 1)).save(file, format="png")
+
+    monkeypatch.setattr(Figure, "savefig", save)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-import yaml
 
 from scldm import benchmark, evaluation
 from scldm.cli import main
@@ -25,11 +24,7 @@ def cells_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config_file(tmp_path: Path, cells_file: Path) -> Path:
-    run = tiny.tiny_config(vae=tiny.tiny_vae()).to_dict()
-    run["data"] |= {"path": str(cells_file), "conditions": ["cell_type", "batch"], "continuous": ["age"]}
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(run))
-    return path
+    return tiny.write_config(tmp_path / "tiny.yaml", cells_file)
 
 
 @pytest.fixture(autouse=True)

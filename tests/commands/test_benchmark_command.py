@@ -98,6 +98,7 @@ def test_everything_is_judged_in_one_run(run, tmp_path, donors_file, config_file
         assert figure.name in out
 
 
+@pytest.mark.usefixtures("quick_pictures")
 def test_the_configuration_says_what_the_options_do_not_and_the_seed_decides_everything(
     run, tmp_path, cells_file, config_file
 ):
@@ -114,6 +115,7 @@ def test_the_configuration_says_what_the_options_do_not_and_the_seed_decides_eve
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "tiny.yaml"]
 
 
+@pytest.mark.usefixtures("quick_pictures")
 @pytest.mark.parametrize("stopped_in", ["evaluate", "write_report"])
 def test_a_benchmark_that_is_stopped_leaves_its_training_and_nothing_else(
     stopped_in, run, tmp_path, cells_file, config_file, monkeypatch, capsys
@@ -164,6 +166,7 @@ def test_labels_that_are_too_many_for_the_held_out_cells_are_refused_before_trai
     assert [p.name for p in tmp_path.iterdir()] == ["clones.h5ad"]
 
 
+@pytest.mark.usefixtures("quick_pictures")
 def test_scvi_is_a_baseline_where_it_is_installed(run, tmp_path, cells_file, config_file, monkeypatch):
     """With a stand-in that hands out its training cells: what is tested is how its cells come before the judge."""
 

@@ -6,6 +6,7 @@ import json
 import anndata as ad
 import numpy as np
 import pandas as pd
+import pytest
 import tiny
 
 from scldm.commands import demo as demo_command
@@ -44,7 +45,7 @@ def test_encode_keeps_obs_and_aligns_genes(run, model_dir, trained, cells_file, 
 # evaluate -------------------------------------------------------------------------------------------------------------
 
 
-def test_evaluate_writes_figures_and_a_picture(run, tmp_path):
+def test_evaluate_writes_figures_and_a_picture(run, tmp_path, request):
     for name, seed in (("real", 0), ("generated", 1), ("train", 2)):
         tiny.tiny_adata(seed=seed).write_h5ad(tmp_path / f"{name}.h5ad")
     words = ["evaluate", tmp_path / "real.h5ad", tmp_path / "generated.h5ad", "--output", tmp_path / "out" / "judged"]
@@ -62,6 +63,7 @@ def test_evaluate_writes_figures_and_a_picture(run, tmp_path):
     assert all(set(row["values"]) == set(metrics["systems"]) for row in metrics["figures"])
     for row in metrics["figures"]:
         assert row["name"] in out
+    request.getfixturevalue("quick_pictures")
     run(*words, "--overwrite", "--seed", 1)
     assert json.loads((judged / "metrics.json").read_text())["seed"] == 1
     assert [p.name for p in judged.parent.iterdir()] == ["judged"]
@@ -69,6 +71,7 @@ def test_evaluate_writes_figures_and_a_picture(run, tmp_path):
     assert all(row["name"] in page for row in metrics["figures"])
 
 
+@pytest.mark.usefixtures("quick_pictures")
 def test_evaluate_in_the_latent_space_of_a_model_and_by_the_published_recipe(run, tmp_path, model_dir):
     for name, seed in (("real", 0), ("generated", 1)):
         tiny.tiny_adata(seed=seed).write_h5ad(tmp_path / f"{name}.h5ad")
