@@ -179,10 +179,6 @@ class CellBatch:
         """Return the batch in page-locked memory; called by ``torch.utils.data.DataLoader``."""
         return self._map(Tensor.pin_memory)
 
-    def measured_by_cell(self) -> Bool[Tensor, "cells genes"] | None:
-        """Tell which genes were measured in each cell; None if all were."""
-        return None if self.measured is None or self.stores is None else self.measured[self.stores]
-
     def slice(self, start: int, stop: int) -> CellBatch:
         """Return the cells ``start:stop``; like a Python slice, ``stop`` may lie past the end."""
         if not 0 <= start <= stop:
