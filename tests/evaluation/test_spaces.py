@@ -5,9 +5,9 @@ import pytest
 import scanpy as sc
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation import space as spaces
-from scldm.evaluation.cells import Cells
-from scldm.evaluation.space import FeatureSpace, LatentSpace, VariableGeneSpace, log1p_cp10k
+from scldm.evaluation import spaces
+from scldm.evaluation.cells import Cells, log1p_cp10k
+from scldm.evaluation.spaces import FeatureSpace, LatentSpace, VariableGeneSpace
 
 
 def as_cells(adata: ad.AnnData) -> Cells:

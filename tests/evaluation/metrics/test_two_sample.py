@@ -3,9 +3,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from scldm.evaluation.neighbours import Neighbourhoods
-from scldm.evaluation.resampling import draw_weights
-from scldm.evaluation.two_sample import (
+from scldm.evaluation.bootstrap import draw_weights
+from scldm.evaluation.metrics.nearest import Neighbourhoods
+from scldm.evaluation.metrics.two_sample import (
     auroc,
     coverage_indicators,
     density_counts,
@@ -14,12 +14,6 @@ from scldm.evaluation.two_sample import (
     precision_indicators,
     recall_indicators,
 )
-
-
-@pytest.fixture
-def clouds() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(70, 4)), rng.normal(0.4, 1.2, size=(50, 4))
 
 
 def accuracy(x: np.ndarray, y: np.ndarray) -> float:
