@@ -38,7 +38,7 @@ def fitted() -> Fitted:
 
 
 class Line:
-    description, n_features = "a plane", 2
+    description = "a plane"
 
     def transform(self, cells: Cells) -> np.ndarray:
         raise NotImplementedError

@@ -90,7 +90,7 @@ def test_the_surface_of_a_ball_belongs_to_it(small_blocks):
 def test_known_neighbours_of_the_reference_are_used(clouds):
     reference, system = clouds
     known = nearest(reference, reference, 5, exclude_self=True)
-    near = Neighbourhoods.find(reference, system, reference_to_reference=known)
+    near = Neighbourhoods.find(reference, system, within_reference=known)
     assert near.reference_to_reference is known
     np.testing.assert_array_equal(
         near.system_in_reference_balls, Neighbourhoods.find(reference, system).system_in_reference_balls
