@@ -5,22 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from scldm.evaluation.pictures.scene import (
-    BACKGROUND,
-    DOTS,
-    OTHER_LABEL,
-    Scene,
-    drawing_style,
-    label_colours,
-    picture_name,
-    plain,
-    shuffled,
-)
+from scldm.evaluation.plots.cells import PlottedCells, shuffled
+from scldm.evaluation.plots.style import DOTS, draw_cells, drawing_style, label_colours, label_legend, plain
 from scldm.evaluation.registry import PRIMARY_SPACE
 
 if TYPE_CHECKING:
@@ -42,7 +33,7 @@ def plane(features: Sequence[Float[np.ndarray, "_ features"]]) -> tuple[np.ndarr
     together = np.concatenate(features)
     centre = together.mean(axis=0)
     axes = np.linalg.svd(together - centre, full_matrices=False)[2][:2]
-    # the sign of an axis is arbitrary: make its largest entry positive, so that pictures do not flip
+    # the sign of an axis is arbitrary: make its largest entry positive, so that figures do not flip
     signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
     return centre, axes * signs[:, None]
 
@@ -92,7 +83,7 @@ def _umap(features: np.ndarray) -> np.ndarray | None:
         try:
             scanpy.pp.neighbors(adata, n_neighbors=15, use_rep="X", random_state=0)
             scanpy.tl.umap(adata, random_state=0)
-        except Exception:  # numba and LLVM fail in many ways; a picture is not worth losing the report
+        except Exception:  # numba and LLVM fail in many ways; a figure is not worth losing the report
             return None
     return np.asarray(adata.obsm["X_umap"], dtype=np.float64)
 
@@ -116,90 +107,67 @@ class Placement:
     axis_name: str
 
 
-def place(scene: Scene, method: Embedding) -> Placement:
+def place(cells: PlottedCells, method: Embedding) -> Placement:
     """Place held-out real cells and those of every generator in one plane; at most 4,000 cells in all."""
-    names = ["reference", *scene.generators]
-    chosen = {name: shuffled(len(scene.sides[name].cells), MAX_CELLS // len(names)) for name in names}
-    features = {name: scene.sides[name].features[PRIMARY_SPACE][cells] for name, cells in chosen.items()}
+    names = cells.real_and_generated
+    chosen = {name: shuffled(len(cells.sides[name].cells), MAX_CELLS // len(names)) for name in names}
+    features = {name: cells.sides[name].features[PRIMARY_SPACE][rows] for name, rows in chosen.items()}
     return Placement(chosen, *joint_positions(features, method))
 
 
-def draw_embedding(scene: Scene, placement: Placement, overlay: bool = True) -> Figure:
+def draw_embedding(cells: PlottedCells, placement: Placement, overlay: bool = True) -> Figure:
     """Draw real cells and the cells of every generator, coloured by label, with the real ones in grey behind.
 
     Parameters
     ----------
-    scene
-        The systems.
+    cells
+        All systems.
     placement
         From `place`.
     overlay
-        Whether to add a panel of our generated cells among the real ones.
+        Whether to add a panel with the cells of the first generator among the real ones.
     """
     from matplotlib.figure import Figure
 
     names = list(placement.positions)
-    colours = label_colours(scene)
+    colours = label_colours(cells)
     n_panels = len(names) + 1
     n_columns = n_panels if n_panels <= 4 else 3
     n_rows = -(-n_panels // n_columns)
     width = 11.6 / n_columns
     n_legend_rows = -(-len(colours) // 4) + 1 if colours and overlay else 0
+    size = float(np.clip(9000 / sum(map(len, placement.positions.values())), 3.0, 20))
     with drawing_style():
-        canvas = Figure(figsize=(11.6, n_rows * (width + 0.25) + 0.18 * n_legend_rows), layout="constrained")
-        panels = np.ravel(canvas.subplots(n_rows, n_columns, sharex=True, sharey=True))
-        size = float(np.clip(9000 / sum(map(len, placement.positions.values())), 3.0, 20))
+        figure = Figure(figsize=(11.6, n_rows * (width + 0.25) + 0.18 * n_legend_rows), layout="constrained")
+        panels = np.ravel(figure.subplots(n_rows, n_columns, sharex=True, sharey=True))
         for ax, name in zip(panels, names, strict=False):
-            if name != "reference":
-                ax.scatter(*placement.positions["reference"].T, s=size, c=BACKGROUND, **DOTS)
-            point_colours: Any = scene.colours[name]
-            labels = scene.labels(name)
-            if colours and labels is not None:
-                point_colours = [colours.get(value, OTHER_LABEL) for value in labels[placement.chosen[name]]]
-            ax.scatter(*placement.positions[name].T, s=size, c=point_colours, alpha=0.85, **DOTS)
-            ax.set(title=picture_name(name), xlabel=f"{placement.axis_name} 1")
+            draw_cells(ax, cells, name, placement.positions, placement.chosen, colours, size)
+            ax.set(title=plain(cells.title(name)), xlabel=f"{placement.axis_name} 1")
         for ax in panels:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         panels[0].set_ylabel(f"{placement.axis_name} 2")
         if overlay:
-            _draw_overlay(panels[len(names)], scene, placement.positions, size)
-        if colours:
-            _draw_legend(canvas if overlay else panels[len(names)], panels[0], scene, colours)
-    return canvas
+            _draw_overlay(panels[len(names)], cells, placement.positions, size)
+        longest = max(map(len, colours), default=0)
+        options = {"fontsize": 8.5, "handletextpad": 0.2}
+        if colours and overlay:
+            n_entries = len(colours) + (cells.n_labels > len(colours))
+            n_columns = min(n_entries, 4 if longest > 18 else 6)
+            label_legend(figure, panels[0], cells, colours, loc="outside lower center", ncols=n_columns, **options)
+        elif colours:
+            label_legend(panels[len(names)], panels[0], cells, colours, loc="center", **options)
+    return figure
 
 
-def _draw_overlay(ax: Axes, scene: Scene, positions: Mapping[str, np.ndarray], size: float) -> None:
-    """Draw real and our generated cells over each other, in random order."""
-    ours = scene.generators[0]
-    both = np.concatenate([positions["reference"], positions[ours]])
-    colour = np.repeat(
-        [scene.colours["reference"], scene.colours[ours]], [len(positions[n]) for n in ("reference", ours)]
-    )
+def _draw_overlay(ax: Axes, cells: PlottedCells, positions: Mapping[str, np.ndarray], size: float) -> None:
+    """Draw real cells and those of the first generator over each other, in random order."""
+    names = cells.real_and_generated[:2]
+    both = np.concatenate([positions[name] for name in names])
+    colours = np.repeat([cells.colour(name) for name in names], [len(positions[name]) for name in names])
     order = shuffled(len(both), len(both))
-    ax.scatter(both[order, 0], both[order, 1], s=size, c=list(colour[order]), alpha=0.6, **DOTS)
-    for name in ("reference", ours):
-        ax.scatter([], [], s=22, c=scene.colours[name], label=picture_name(name))
+    ax.scatter(both[order, 0], both[order, 1], s=size, c=list(colours[order]), alpha=0.6, **DOTS)
+    for name in names:
+        ax.scatter([], [], s=22, c=cells.colour(name), label=plain(cells.title(name)))
     ax.set(title="both", xlabel="")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False, fontsize=8, handletextpad=0.2)
-
-
-def _draw_legend(where: Figure | Axes, ax: Axes, scene: Scene, colours: Mapping[str, str]) -> None:
-    """Name the labels, below all panels or in an empty one."""
-    from matplotlib.figure import Figure
-
-    entries = dict(colours)
-    if scene.reference.cells.labels[scene.label].nunique() > len(colours):
-        entries["other"] = OTHER_LABEL
-    marks = [ax.scatter([], [], s=26, c=colour, linewidths=0) for colour in entries.values()]
-    below = isinstance(where, Figure)
-    where.legend(
-        marks,
-        [plain(name) for name in entries],
-        loc="outside lower center" if below else "center",
-        ncols=min(len(entries), 4 if max(map(len, entries)) > 18 else 6) if below else 1,
-        frameon=False,
-        title=plain(str(scene.label)),
-        fontsize=8.5,
-        handletextpad=0.2,
-    )

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.markers import detected_genes, fold_changes
-from scldm.evaluation.pictures.scene import Scene, drawing_style, picture_name, plain
+from scldm.evaluation.plots.cells import PlottedCells
+from scldm.evaluation.plots.style import drawing_style, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,13 +80,13 @@ def choose_markers(
     return chosen
 
 
-def draw_markers(scene: Scene, fitting: Cells) -> Figure | None:
+def draw_markers(cells: PlottedCells, fitting: Cells) -> Figure | None:
     """Draw the markers of every label, real beside generated, on the same scales.
 
     Parameters
     ----------
-    scene
-        The systems; generators without labels are left out.
+    cells
+        All systems; generators without labels are left out.
     fitting
         Real cells, other than the judged ones, that the markers are chosen from.
 
@@ -93,43 +94,45 @@ def draw_markers(scene: Scene, fitting: Cells) -> Figure | None:
     -------
     None when there are fewer than two labels.
     """
-    from matplotlib.figure import Figure
-
-    if scene.label is None or scene.label not in fitting.labels:
+    if cells.label is None or cells.label not in fitting.labels:
         return None
-    labels = scene.frequent_labels(MAX_LABELS)
+    labels = cells.frequent_labels(MAX_LABELS)
     per_label = MARKERS_PER_LABEL if len(labels) > MARKERS_PER_LABEL else 2 * MARKERS_PER_LABEL
-    markers = choose_markers(fitting, fitting.labels[scene.label].to_numpy(dtype=object), labels, per_label)
+    markers = choose_markers(fitting, fitting.labels[cells.label].to_numpy(dtype=object), labels, per_label)
     if len(labels) < 2 or not markers:
         return None
-    genes = [gene for _, gene in markers]
     shown = {}
-    for name in ("reference", *scene.generators):
-        own = scene.labels(name)
+    for name in cells.real_and_generated:
+        own = cells.labels(name)
         if own is not None:
-            shown[name] = expression_by_label(scene.sides[name].cells, own, labels)
+            shown[f"{cells.title(name)}, by {cells.label}"] = expression_by_label(cells.sides[name].cells, own, labels)
+    genes = [gene for _, gene in markers]
+    gene_names = [plain(str(name)) for name in cells.reference.genes[genes]]
     brightest = max(float(e.means[:, genes].max()) for e in shown.values())
-    margin = 0.3 + 0.065 * max(map(len, labels))
-    beside = margin + len(genes) * _GENE_INCHES * len(shown) + 1.2 < 11.8
-    height = max(0.25 * len(labels) + 0.3, 1.6)
-    gene_names = [plain(str(name)) for name in scene.reference.cells.genes[genes]]
     with drawing_style():
-        below = 0.25 + 0.065 * max(map(len, gene_names))
-        if beside:
-            canvas = Figure(figsize=(11.6, height + below + 0.5), layout="constrained")
-            panels = np.ravel(canvas.subplots(1, len(shown), sharey=True))
-        else:
-            canvas = Figure(figsize=(11.6, height * len(shown) + below + 0.5), layout="constrained")
-            panels = np.ravel(canvas.subplots(len(shown), 1, sharex=True))
-        for ax, (name, expression) in zip(panels, shown.items(), strict=True):
+        figure, panels = _panels(len(shown), labels, gene_names)
+        for ax, (title, expression) in zip(panels, shown.items(), strict=True):
             dots = _draw_dots(ax, expression, genes, brightest)
-            ax.set_title(f"{picture_name(name)}, by {plain(scene.label)}", loc="left")
+            ax.set_title(plain(title), loc="left")
             ax.set_xticks(range(len(genes)), gene_names, rotation=90, fontsize=8, style="italic")
             ax.set_yticks(range(len(labels)), [plain(label) for label in labels], fontsize=8.5)
             _frame_groups(ax, [label for label, _ in markers], labels)
-        canvas.colorbar(dots, ax=list(panels), shrink=0.9, aspect=18, pad=0.01, label="mean log1p CP10K")
-        _name_sizes(canvas, panels[-1])
-    return canvas
+        figure.colorbar(dots, ax=list(panels), shrink=0.9, aspect=18, pad=0.01, label="mean log1p CP10K")
+        _name_sizes(figure, panels[-1])
+    return figure
+
+
+def _panels(n_panels: int, labels: list[str], genes: list[str]) -> tuple[Figure, np.ndarray]:
+    """Make panels beside each other where they fit, else below each other."""
+    from matplotlib.figure import Figure
+
+    margin = 0.3 + 0.065 * max(map(len, labels))
+    below = 0.25 + 0.065 * max(map(len, genes))
+    height = max(0.25 * len(labels) + 0.3, 1.6)
+    beside = margin + len(genes) * _GENE_INCHES * n_panels + 1.2 < 11.8
+    n_rows, n_columns = (1, n_panels) if beside else (n_panels, 1)
+    figure = Figure(figsize=(11.6, height * n_rows + below + 0.5), layout="constrained")
+    return figure, np.ravel(figure.subplots(n_rows, n_columns, sharex=not beside, sharey=beside))
 
 
 def _draw_dots(ax: Axes, expression: LabelExpression, genes: list[int], brightest: float) -> PathCollection:
@@ -165,13 +168,13 @@ def _frame_groups(ax: Axes, owners: list[str], labels: list[str]) -> None:
         ax.add_patch(Rectangle(corner, end - start, 1, fill=False, edgecolor="#777777", linewidth=0.8))
 
 
-def _name_sizes(canvas: Figure, ax: Axes) -> None:
+def _name_sizes(figure: Figure, ax: Axes) -> None:
     """Say below the panels what the area of a dot means."""
     shares = (0.1, 0.25, 0.5, 1.0)
     marks = [
         ax.scatter([], [], s=_LARGEST_DOT * s, c="#bbbbbb", edgecolors="#00000055", linewidths=0.4) for s in shares
     ]
-    canvas.legend(
+    figure.legend(
         marks,
         [f"{share:.0%}" for share in shares],
         loc="outside lower center",

@@ -9,16 +9,18 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation import pictures
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.pictures.correlations import clustered_order, correlation_matrix
-from scldm.evaluation.pictures.depths import detected_genes
-from scldm.evaluation.pictures.embedding import joint_positions, plane
-from scldm.evaluation.pictures.genes import dispersions_of, median_curve
-from scldm.evaluation.pictures.markers import choose_markers, expression_by_label
-from scldm.evaluation.pictures.memorisation import draw_memorisation
-from scldm.evaluation.pictures.scene import Scene, label_colours, plain, shuffled, system_colours
+from scldm.evaluation.plots.cells import PlottedCells, shuffled
+from scldm.evaluation.plots.correlations import clustered_order, correlation_matrix, draw_correlations
+from scldm.evaluation.plots.depths import draw_depths, genes_per_cell
+from scldm.evaluation.plots.embedding import draw_embedding, joint_positions, place, plane
+from scldm.evaluation.plots.genes import abundant_moments, median_curve
+from scldm.evaluation.plots.markers import choose_markers, draw_markers, expression_by_label
+from scldm.evaluation.plots.memorisation import draw_memorisation
+from scldm.evaluation.plots.overview import overview
+from scldm.evaluation.plots.style import drawing_style, label_colours, plain
 from scldm.evaluation.registry import Side
+from scldm.evaluation.systems import Systems
 
 
 def cells(counts: object, labels: object = None) -> Cells:
@@ -53,26 +55,33 @@ SIDES = {
 }
 
 
+def plotted(sides: dict[str, Side], generators: tuple[str, ...], label: str | None) -> PlottedCells:
+    return PlottedCells.of(sides, Systems.of({name: "" for name in sides if name != "reference"}, generators), label)
+
+
 @pytest.fixture
-def scene() -> Scene:
-    return Scene.of(SIDES, ("generated", "other"), "kind")
+def systems() -> PlottedCells:
+    return plotted(SIDES, ("generated", "other"), "kind")
 
 
-def test_systems_are_sorted_into_generators_and_baselines(scene: Scene) -> None:
-    assert scene.generators == ("generated", "other")
-    assert scene.baselines == ("independent_nb",)
-    assert scene.labels("other") is None
-    assert scene.frequent_labels() == ["$a", "b", "c$"]
+def test_systems_are_sorted_into_generators_and_baselines(systems: PlottedCells) -> None:
+    assert systems.generators == ("generated", "other")
+    assert systems.baselines == ("independent_nb",)
+    assert systems.labels("other") is None
+    assert systems.frequent_labels() == ["$a", "b", "c$"]
 
 
 def test_a_label_that_the_cells_do_not_have_is_no_label() -> None:
-    assert Scene.of(SIDES, ("generated",), "tissue").label is None
+    assert plotted(SIDES, ("generated",), "tissue").label is None
 
 
 def test_every_system_has_a_colour_of_its_own() -> None:
-    names = ("generated", "a", "b"), ("independent_nb", "pca_gaussian", "scvi")
-    colours = system_colours(*names)
-    assert len({colours[name] for name in (*names[0], *names[1], "reference", "ceiling", "memoriser")}) == 9
+    meanings = dict.fromkeys(
+        ("ceiling", "generated", "a", "b", "independent_nb", "pca_gaussian", "scvi", "memoriser"), ""
+    )
+    systems = Systems.of(meanings, ("generated", "a", "b"))
+    drawn = PlottedCells({}, systems, None)
+    assert len({drawn.colour(name) for name in (*systems.names, "reference")}) == 9
 
 
 def test_frequent_labels_come_first_when_there_are_too_many() -> None:
@@ -80,7 +89,7 @@ def test_frequent_labels_come_first_when_there_are_too_many() -> None:
     many = Side(
         cells(np.ones((len(labels), 2)), labels), {"pca": np.zeros((len(labels), 2))}, np.ones((1, len(labels)))
     )
-    colours = label_colours(Scene.of({"reference": many}, (), "kind"))
+    colours = label_colours(plotted({"reference": many}, (), "kind"))
     assert list(colours) == [f"label{i:02d}" for i in range(5, 24)]
     assert len(set(colours.values())) == 19
 
@@ -167,8 +176,9 @@ def test_dispersion_of_negative_binomial_counts_does_not_depend_on_depth() -> No
     overdispersed = rng.poisson(mean[:, 20:] * rng.gamma(2.0, 0.5, size=(4000, 20)))  # variance mu + mu^2 / 2
     # depth is what the cells were sequenced to: a gene that does not vary carries it
     counts = np.hstack([poisson, overdispersed, np.rint(depth * 3000)])
-    found, dispersions = dispersions_of(cells(counts))
-    np.testing.assert_allclose(found[:-1], counts[:, :-1].mean(axis=0))
+    found = abundant_moments(cells(counts))
+    dispersions = found.dispersions[0]
+    np.testing.assert_allclose(found.mean_counts[0, :-1], counts[:, :-1].mean(axis=0))
     assert np.mean(dispersions[:20]) == pytest.approx(0.0, abs=0.02)
     assert np.mean(dispersions[20:40]) == pytest.approx(0.5, abs=0.05)
 
@@ -212,12 +222,12 @@ def test_clustering_puts_correlated_genes_side_by_side() -> None:
     assert {frozenset(order[:3] % 2), frozenset(order[3:] % 2)} == {frozenset([0]), frozenset([1])}
 
 
-def test_detected_genes() -> None:
-    np.testing.assert_array_equal(detected_genes(cells([[0, 0], [3, 0], [1, 2]])), [0, 1, 2])
+def test_genes_per_cell() -> None:
+    np.testing.assert_array_equal(genes_per_cell(cells([[0, 0], [3, 0], [1, 2]])), [0, 1, 2])
 
 
-def test_markers_name_labels_and_genes_in_order(scene: Scene) -> None:
-    figure = pictures.draw_markers(scene, SIDES["memoriser"].cells)
+def test_markers_name_labels_and_genes_in_order(systems: PlottedCells) -> None:
+    figure = draw_markers(systems, SIDES["memoriser"].cells)
     assert figure is not None
     panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
     assert [ax.get_title(loc="left") for ax in panels] == ["held-out real cells, by kind", "generated cells, by kind"]
@@ -227,18 +237,18 @@ def test_markers_name_labels_and_genes_in_order(scene: Scene) -> None:
 
 
 def test_there_are_no_markers_without_labels() -> None:
-    assert pictures.draw_markers(Scene.of(SIDES, ("generated",), None), SIDES["memoriser"].cells) is None
+    assert draw_markers(plotted(SIDES, ("generated",), None), SIDES["memoriser"].cells) is None
 
 
-def test_embedding_has_a_panel_for_every_generator_and_one_for_both(scene: Scene) -> None:
-    placement = pictures.place(scene, "pca")
-    titles = [ax.get_title() for ax in pictures.draw_embedding(scene, placement).axes]
+def test_embedding_has_a_panel_for_every_generator_and_one_for_both(systems: PlottedCells) -> None:
+    placement = place(systems, "pca")
+    titles = [ax.get_title() for ax in draw_embedding(systems, placement).axes]
     assert titles == ["held-out real cells", "generated cells", "other", "both"]
-    assert [ax.get_title() for ax in pictures.draw_embedding(scene, placement, overlay=False).axes][-1] == ""
+    assert [ax.get_title() for ax in draw_embedding(systems, placement, overlay=False).axes][-1] == ""
 
 
-def test_correlation_maps_say_how_well_they_agree(scene: Scene) -> None:
-    figure, genes = pictures.draw_correlations(scene, np.arange(12))
+def test_correlation_maps_say_how_well_they_agree(systems: PlottedCells) -> None:
+    figure, genes = draw_correlations(systems, np.arange(12))
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[0] == "held-out real cells"
     assert titles[1].startswith("real against real (r = 0.9")
@@ -247,8 +257,8 @@ def test_correlation_maps_say_how_well_they_agree(scene: Scene) -> None:
     assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["no labels"]
 
 
-def test_memorisation_says_which_system_copies(scene: Scene) -> None:
-    figure = draw_memorisation(scene, SIDES["memoriser"])
+def test_memorisation_says_which_system_copies(systems: PlottedCells) -> None:
+    figure = draw_memorisation(systems, SIDES["memoriser"])
     legend = figure.axes[0].get_legend()
     assert legend is not None
     texts = [text.get_text() for text in legend.get_texts()]
@@ -258,8 +268,8 @@ def test_memorisation_says_which_system_copies(scene: Scene) -> None:
     assert ((ratios[:, 0] > 0.6) & (ratios[:, 0] < 1.6)).all()
 
 
-def test_depths_are_drawn_with_their_medians(scene: Scene) -> None:
-    figure = pictures.draw_depths(scene)
+def test_depths_are_drawn_with_their_medians(systems: PlottedCells) -> None:
+    figure = draw_depths(systems)
     legend = figure.axes[0].get_legend()
     assert legend is not None
     median = np.median(SIDES["reference"].cells.library_size)
@@ -272,7 +282,7 @@ def test_a_system_without_a_drawn_label_has_no_boxes(label: str | None) -> None:
     strange.cells.labels["kind"] = np.full(90, label, dtype=object)
     few = {"reference": SIDES["reference"], "generated": SIDES["generated"]}
     boxes = [
-        len(pictures.draw_depths(Scene.of(sides, names, "kind")).axes[2].patches)
+        len(draw_depths(plotted(sides, names, "kind")).axes[2].patches)
         for sides, names in ((few, ("generated",)), ({**few, "strange": strange}, ("generated", "strange")))
     ]
     assert boxes == [6, 6]  # three labels of two systems
@@ -280,18 +290,20 @@ def test_a_system_without_a_drawn_label_has_no_boxes(label: str | None) -> None:
 
 def test_memorisation_is_drawn_when_every_system_copies() -> None:
     copies = dict.fromkeys(("reference", "generated", "memoriser"), SIDES["memoriser"])
-    figure = draw_memorisation(Scene.of(copies, ("generated",), "kind"), SIDES["memoriser"])
+    figure = draw_memorisation(plotted(copies, ("generated",), "kind"), SIDES["memoriser"])
     legend = figure.axes[0].get_legend()
     assert legend is not None
     assert all("100% are exact copies" in text.get_text() for text in legend.get_texts())
 
 
 def test_overview_is_written_with_names_that_look_like_mathematics(tmp_path: Path) -> None:
-    pictures.draw(SIDES, tmp_path / "overview.png", label="kind", title="$\\broken{$", ours="other")
+    sides = {name: side for name, side in SIDES.items() if name != "generated"}
+    with drawing_style():
+        overview(plotted(sides, ("other",), "kind"), "$\\broken{$").savefig(tmp_path / "overview.png", dpi=150)
     assert matplotlib.image.imread(tmp_path / "overview.png").shape == (1230, 2025, 4)
 
 
 def test_overview_needs_only_two_systems(tmp_path: Path) -> None:
     few = {name: SIDES[name] for name in ("reference", "generated")}
-    pictures.draw(few, tmp_path / "overview.png", label=None, title="two")
+    overview(plotted(few, ("generated",), None), "two").savefig(tmp_path / "overview.png")
     assert matplotlib.image.imread(tmp_path / "overview.png").std() > 0.05

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from scldm.evaluation.genes import pearson
-from scldm.evaluation.pictures.scene import Scene, drawing_style, picture_name, plain
+from scldm.evaluation.genes import pair_correlations, pearson
+from scldm.evaluation.plots.cells import PlottedCells
+from scldm.evaluation.plots.style import drawing_style, plain
+from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,14 +31,12 @@ def correlation_matrix(values: Float[np.ndarray, "cells genes"], within: np.ndar
     within
         A label for every cell: what differs between labels is taken out first, by centring every label.
     """
-    values = values - values.mean(axis=0)
-    if within is not None:
-        for label in {str(label) for label in within}:
-            member = within.astype(str) == label
-            values[member] -= values[member].mean(axis=0)
-    norm = np.sqrt((values**2).sum(axis=0))
-    values = values / np.where(norm > 1e-9, norm, 1.0)
-    return values.T @ values
+    groups = None if within is None else np.unique(within.astype(str), return_inverse=True)[1]
+    matrix = np.eye(values.shape[1])
+    first, second = np.triu_indices(values.shape[1], k=1)
+    matrix[first, second] = pair_correlations(values, np.ones((1, len(values))), groups)[0]
+    matrix[second, first] = matrix[first, second]
+    return matrix
 
 
 def clustered_order(correlations: Correlations) -> Int[np.ndarray, " genes"]:
@@ -50,7 +50,7 @@ def clustered_order(correlations: Correlations) -> Int[np.ndarray, " genes"]:
     return np.asarray(leaves_list(optimal_leaf_ordering(linkage(distances, "average"), distances)), dtype=np.int64)
 
 
-def draw_correlations(scene: Scene, genes: Int[np.ndarray, " chosen"]) -> tuple[Figure, list[str]]:
+def draw_correlations(cells: PlottedCells, genes: Int[np.ndarray, " chosen"]) -> tuple[Figure, list[str]]:
     """Draw the correlations of the chosen genes: all cells above, within labels below.
 
     Columns are the held-out real cells, the other half of them (what chance alone changes), every generator and the
@@ -58,38 +58,38 @@ def draw_correlations(scene: Scene, genes: Int[np.ndarray, " chosen"]) -> tuple[
 
     Returns
     -------
-    The picture, and the names of the genes from top to bottom.
+    The figure, and the names of the genes from top to bottom.
     """
     from matplotlib.figure import Figure
 
-    names = ["reference", *(["ceiling"] if "ceiling" in scene.sides else []), *scene.generators, *scene.baselines[:1]]
-    values = {name: scene.sides[name].cells.log1p_cp10k[:, genes].toarray().astype(np.float64) for name in names}
-    order = clustered_order(correlation_matrix(values["reference"]))
+    names = [REFERENCE, *cells.systems.of_kind("ceiling"), *cells.generators, *cells.baselines[:1]]
+    values = {name: cells.sides[name].cells.log1p_cp10k[:, genes].toarray().astype(np.float64) for name in names}
+    order = clustered_order(correlation_matrix(values[REFERENCE]))
     rows = ["all cells"]
-    if scene.label is not None and all(scene.labels(name) is not None for name in names[:2]):
-        rows.append(f"within {plain(scene.label)}")
-    gene_names = [str(name) for name in scene.reference.cells.genes[genes[order]]]
+    if cells.label is not None and all(cells.labels(name) is not None for name in names[:2]):
+        rows.append(f"within {plain(cells.label)}")
     width = 10.3 / len(names)
     with drawing_style():
-        canvas = Figure(figsize=(11.6, (width + 0.25) * len(rows) + 0.1), layout="constrained")
-        panels = np.atleast_2d(canvas.subplots(len(rows), len(names), squeeze=False))
+        figure = Figure(figsize=(11.6, (width + 0.25) * len(rows) + 0.1), layout="constrained")
+        panels = np.atleast_2d(figure.subplots(len(rows), len(names), squeeze=False))
         for row, title in enumerate(rows):
-            within = {name: scene.labels(name) if row else None for name in names}
+            within = {name: cells.labels(name) if row else None for name in names}
             maps = {
                 name: correlation_matrix(values[name], within[name])[np.ix_(order, order)]
                 for name in names
                 if not row or within[name] is not None
             }
-            image = _draw_row(panels[row], names, maps)
+            image = _draw_row(panels[row], cells, names, maps)
             panels[row][0].set_ylabel(title, fontsize=10)
-            canvas.colorbar(image, ax=list(panels[row]), shrink=0.75, aspect=16, pad=0.01, label="correlation")
-    return canvas, gene_names
+            figure.colorbar(image, ax=list(panels[row]), shrink=0.75, aspect=16, pad=0.01, label="correlation")
+    return figure, [str(name) for name in cells.reference.genes[genes[order]]]
 
 
-def _draw_row(panels: np.ndarray, names: list[str], maps: dict[str, Correlations]) -> AxesImage:
+def _draw_row(panels: np.ndarray, cells: PlottedCells, names: list[str], maps: dict[str, Correlations]) -> AxesImage:
     """Draw one row of maps, each with how well it agrees with the first."""
-    upper = np.triu_indices(len(maps["reference"]), k=1)
-    strongest = float(np.quantile(np.abs(maps["reference"][upper]), 0.99)) if len(upper[0]) else 1.0
+    upper = np.triu_indices(len(maps[REFERENCE]), k=1)
+    strongest = float(np.quantile(np.abs(maps[REFERENCE][upper]), 0.99)) if len(upper[0]) else 1.0
+    limit = max(strongest, 0.05)
     for ax, name in zip(panels, names, strict=True):
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
@@ -98,10 +98,9 @@ def _draw_row(panels: np.ndarray, names: list[str], maps: dict[str, Correlations
             continue
         shown = maps[name].copy()
         np.fill_diagonal(shown, np.nan)  # its ones say nothing and would outshine the rest
-        limit = max(strongest, 0.05)
         image = ax.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        text = picture_name(name)
-        if name != "reference":
-            text += f" (r = {pearson(maps[name][upper], maps['reference'][upper]):.2f})"
+        text = plain(cells.title(name))
+        if name != REFERENCE:
+            text += f" (r = {pearson(maps[name][upper], maps[REFERENCE][upper]):.2f})"
         ax.set_title(text, fontsize=9)
     return image
