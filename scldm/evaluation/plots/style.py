@@ -121,7 +121,7 @@ def label_legend(where: Any, ax: Axes, cells: PlottedCells, colours: Mapping[str
     entries = dict(colours)
     if cells.n_labels > len(colours):
         entries["other"] = OTHER_LABEL
-    dots = [ax.scatter([], [], s=25, c=colour, linewidths=0) for colour in entries.values()]
+    dots = [ax.scatter([], [], s=26, c=colour, linewidths=0) for colour in entries.values()]
     title = plain(str(cells.label))
     where.legend(dots, [plain(name) for name in entries], frameon=False, title=title, **options)
 
