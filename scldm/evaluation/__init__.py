@@ -1,23 +1,64 @@
 """Judging generated cells against real ones; needs AnnData objects only, from any generator."""
 
-from scldm.evaluation.fidelity import evaluate
-from scldm.evaluation.findings import Finding
-from scldm.evaluation.labels import LabelFidelity
-from scldm.evaluation.preparation import GeneOverlap
-from scldm.evaluation.registry import FIGURES, figure
-from scldm.evaluation.report import EvaluationReport
-from scldm.evaluation.resampling import Estimate
-from scldm.evaluation.values import FigureValues, Value
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scldm.evaluation.bootstrap import Estimate
+    from scldm.evaluation.findings import Finding
+    from scldm.evaluation.labels import LabelFidelity
+    from scldm.evaluation.metrics import METRICS, Limit, Metric, metric
+    from scldm.evaluation.prepare import GeneOverlap
+    from scldm.evaluation.records import MetricInfo, Record, Row
+    from scldm.evaluation.report import EvaluationReport
+    from scldm.evaluation.run import evaluate
+    from scldm.evaluation.systems import System, Systems
 
 __all__ = [
-    "FIGURES",
+    "METRICS",
     "Estimate",
     "EvaluationReport",
-    "FigureValues",
     "Finding",
     "GeneOverlap",
     "LabelFidelity",
-    "Value",
+    "Limit",
+    "Metric",
+    "MetricInfo",
+    "Record",
+    "Row",
+    "System",
+    "Systems",
     "evaluate",
-    "figure",
+    "metric",
 ]
+
+_MODULES = {
+    "METRICS": "metrics",
+    "Estimate": "bootstrap",
+    "EvaluationReport": "report",
+    "Finding": "findings",
+    "GeneOverlap": "prepare",
+    "LabelFidelity": "labels",
+    "Limit": "metrics",
+    "Metric": "metrics",
+    "MetricInfo": "records",
+    "Record": "records",
+    "Row": "records",
+    "System": "systems",
+    "Systems": "systems",
+    "evaluate": "run",
+    "metric": "metrics",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for, so that a module of this package loads only what it needs."""
+    if name not in _MODULES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse import csr_matrix
 
 from scldm.evaluation.baselines.base import BLOCK_CELLS, Baseline, draw_donors
-from scldm.evaluation.space import log1p_cp10k
+from scldm.evaluation.cells import log1p_cp10k
 
 __all__ = ["N_COMPONENTS", "PCAGaussian"]
 

@@ -1,12 +1,15 @@
-"""How sure is a figure? Bootstrap replicates from cell weights, the same resamples for every figure and system."""
+"""How sure a number is: bootstrap replicates from cell weights, the same resamples for every metric."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+
+from scldm.evaluation.records import Value
 
 __all__ = ["N_RESAMPLES", "Estimate", "draw_weights", "weighted_mean"]
 
@@ -18,21 +21,26 @@ Weights = Float[np.ndarray, "resamples cells"]
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """The value of a figure, and what it would have been in every bootstrap resample of the cells.
+    """The value of a metric, and what it would have been in every bootstrap resample of the cells.
 
     A resample weighs the cells anew, but what was found from all of them stays: nearest neighbours, and trees or
-    classifiers that were trained. The intervals of such figures leave that part out and are somewhat narrow.
+    classifiers that were trained. The intervals of such metrics leave that part out and are somewhat narrow.
 
     Attributes
     ----------
     value
         From the cells as they are.
     replicates
-        From the resampled cells; None where a figure has no interval.
+        From the resampled cells; None where a metric has no interval.
     """
 
     value: float
     replicates: Float[np.ndarray, " resamples"] | None = None
+
+    @classmethod
+    def of(cls, rows: Float[np.ndarray, " rows"] | None) -> Estimate | None:
+        """Take the first number as the value and the others as its replicates; None gives None."""
+        return None if rows is None else cls(float(rows[0]), np.asarray(rows[1:], dtype=np.float64))
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -47,9 +55,19 @@ class Estimate:
         low, high = np.quantile(self.replicates - self.replicates.mean(), [tail, 1 - tail])
         return self.value + float(low), self.value + float(high)
 
+    @property
+    def reported(self) -> Value | None:
+        """What is kept of it in a report: finite numbers only; None if the value is not one."""
+        if not math.isfinite(self.value):
+            return None
+        low, high = self.interval or (math.nan, math.nan)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            return Value(float(self.value))
+        return Value(float(self.value), low, high)
+
     @staticmethod
     def mean(estimates: Sequence[Estimate]) -> Estimate:
-        """Average one figure over several splits of the same cells, resample by resample."""
+        """Average one metric over several splits of the same cells, resample by resample."""
         value = float(np.mean([e.value for e in estimates]))
         replicates = [e.replicates for e in estimates if e.replicates is not None]
         return Estimate(value, np.mean(replicates, axis=0) if len(replicates) == len(estimates) else None)

@@ -1,4 +1,4 @@
-"""Mean, variance, zeros and dispersion of every gene, in the cells as they are and in every bootstrap resample."""
+"""Moments of genes: mean, variance, zeros and dispersion, of the cells as they are and of every bootstrap resample."""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""Sequencing depth of two sets of cells: medians and distributions of library sizes, also under cell weights."""
+"""Quantiles of the cells of every bootstrap resample."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["kolmogorov_smirnov", "median_ratio", "weighted_quantiles"]
+from scldm.evaluation.bootstrap import Estimate
+
+__all__ = ["median_ratio", "weighted_quantiles"]
 
 
 def weighted_quantiles(
@@ -42,36 +44,11 @@ def median_ratio(
     reference: Float[np.ndarray, " reference_cells"],
     system_weights: Float[np.ndarray, "resamples cells"],
     reference_weights: Float[np.ndarray, "resamples reference_cells"],
-) -> tuple[float, Float[np.ndarray, " resamples"]] | None:
-    """Divide the median of the system's cells by that of the reference, also in every resample.
-
-    Returns
-    -------
-    The ratio and its replicates; None when the median of the reference is zero.
-    """
+) -> Estimate | None:
+    """Divide the median of the system's cells by that of the reference; None when the latter is zero."""
     below = np.median(reference)
     if not below > 0:
         return None
     medians = weighted_quantiles(reference, reference_weights)
     ratios = weighted_quantiles(system, system_weights) / np.where(medians > 0, medians, below)
-    return float(np.median(system) / below), ratios
-
-
-def kolmogorov_smirnov(
-    system: Float[np.ndarray, " cells"],
-    reference: Float[np.ndarray, " reference_cells"],
-    system_weights: Float[np.ndarray, "rows cells"],
-    reference_weights: Float[np.ndarray, "rows reference_cells"],
-) -> Float[np.ndarray, " rows"]:
-    """Compute the largest difference between two cumulative distributions, for every row of weights.
-
-    0 when they are equal, 1 when they do not overlap.
-    """
-    values = np.concatenate([system, reference])
-    order = np.argsort(values, kind="stable")
-    shares = [
-        w / np.maximum(w.sum(axis=1, keepdims=True, dtype=np.float64), 1.0) for w in (system_weights, reference_weights)
-    ]
-    gap = np.cumsum(np.concatenate([shares[0], -shares[1]], axis=1)[:, order], axis=1)
-    last_of_ties = np.append(np.diff(values[order]) > 0, True)
-    return np.abs(gap[:, last_of_ties]).max(axis=1)
+    return Estimate(float(np.median(system) / below), ratios)

@@ -12,18 +12,8 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.neighbours import blocks
-from scldm.evaluation.normalisation import log1p_cp10k
 
-__all__ = [
-    "N_COMPONENTS",
-    "N_VARIABLE_GENES",
-    "FeatureSpace",
-    "LatentSpace",
-    "Space",
-    "VariableGeneSpace",
-    "log1p_cp10k",
-]
+__all__ = ["N_COMPONENTS", "N_VARIABLE_GENES", "FeatureSpace", "LatentSpace", "Space", "VariableGeneSpace"]
 
 N_COMPONENTS = 30
 N_VARIABLE_GENES = 2000
@@ -162,7 +152,8 @@ class VariableGeneSpace:
         """Project cells into the space."""
         values = cells.log1p_cp10k[:, self.genes]
         features = np.zeros((len(cells), self.n_features))
-        for rows in blocks(len(cells), _BLOCK_CELLS):
+        for start in range(0, len(cells), _BLOCK_CELLS):
+            rows = slice(start, start + _BLOCK_CELLS)
             standardised = (values[rows].toarray() - self.mean) / self.scale
             np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED, out=standardised)
             features[rows] = (standardised - self.pca.mean) @ self.pca.components.T

@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from itertools import chain
+from typing import Any, get_args
 
 import numpy as np
 from anndata import AnnData
 
 from scldm.errors import UserError, nearest_names
-from scldm.evaluation import figures  # noqa: F401  (registers the figures of merit)
 from scldm.evaluation.baselines import BASELINES
-from scldm.evaluation.cells import Cells
-from scldm.evaluation.distances import EXACT_TRANSPORT_CELLS
-from scldm.evaluation.exhibits import Exhibits
+from scldm.evaluation.bootstrap import N_RESAMPLES
+from scldm.evaluation.compare import DrawnCells
 from scldm.evaluation.findings import find
-from scldm.evaluation.judge import bring, fit_baselines, fit_judge, fit_spaces
-from scldm.evaluation.labels import label_fidelity
-from scldm.evaluation.material import MIN_CELLS, Material, gather
-from scldm.evaluation.published import MAX_CELLS as MAX_PUBLISHED_CELLS
-from scldm.evaluation.published import NOTE, score_published
-from scldm.evaluation.registry import FIGURES
+from scldm.evaluation.metrics import transport
+from scldm.evaluation.metrics.labels import label_fidelity
+from scldm.evaluation.prepare import MIN_CELLS, PreparedCells, prepare
+from scldm.evaluation.profiles import MAX_PUBLISHED_CELLS, PUBLISHED_NOTE, Profile, place_all, place_published
+from scldm.evaluation.records import rows_of
 from scldm.evaluation.report import EvaluationReport
-from scldm.evaluation.resampling import N_RESAMPLES
-from scldm.evaluation.scoring import score, split_sides
+from scldm.evaluation.scoring import score
+from scldm.evaluation.systems import CEILING, MEMORISER, REFERENCE, Systems
 
-__all__ = ["RESERVED_NAMES", "Profile", "evaluate"]
-
-Profile = Literal["standard", "published"]
+__all__ = ["RESERVED_NAMES", "evaluate"]
 
 MEANINGS = {
-    "ceiling": "held-out real cells, the half that is not the reference: the best that a generator can do",
-    "memoriser": "training cells: what a generator that copies them would score",
+    CEILING: "held-out real cells, the half that is not the reference: the best that a generator can do",
+    MEMORISER: "training cells: what a generator that copies them would score",
     **{name: f"baseline: {baseline.description}" for name, baseline in BASELINES.items()},
 }
 #: What a judged generator or a given baseline cannot be called.
-RESERVED_NAMES = (*MEANINGS, "reference", "real")
+RESERVED_NAMES = (*MEANINGS, REFERENCE, "real")
 MIN_RESAMPLES = 20
-MAX_BASELINE_CELLS = 5000
 # Averaging over splits takes out the luck of one division, which matters where cells are few, and is cheap there.
 MAX_SPLITS = 5
 MAX_CELLS_OF_ALL_SPLITS = 10_000
@@ -70,7 +65,7 @@ def evaluate(
     - ``memoriser``: a random subsample of the training cells (only with `train`).
 
     Subsamples keep each system's own shares of the labels of the first condition. Values are averaged over several
-    random splits. Intervals come from a bootstrap over cells: the same resamples for all figures. Figures that do not
+    random splits. Intervals come from a bootstrap over cells: the same resamples for all metrics. Metrics that do not
     depend on the number of cells take all held-out cells and all cells of a system instead.
 
     The feature spaces, the genes (seen in 3 training cells), the label classifiers and the baselines are fitted on the
@@ -97,7 +92,7 @@ def evaluate(
     model
         Adds the latent space of a model: anything with ``get_latent_representation(adata)``, such as `scldm.ScLDM`.
     profile
-        ``published`` computes only the figures of published tables, by their recipe: no halves, no ceiling.
+        ``published`` computes only the metrics of published tables, by their recipe: no halves, no ceiling.
     seed
         Of the splits, the subsamples, the baselines and the bootstrap.
     max_cells
@@ -123,93 +118,47 @@ def evaluate(
     given = _named_baselines(baselines or {}, named)
     conditions = tuple(dict.fromkeys(conditions))
     halves = profile == "standard"
-    if not halves:
-        max_cells = min(max_cells, MAX_PUBLISHED_CELLS)
-    material = gather(
-        real, named | given, train, conditions=conditions, layer=layer, halves=halves, seed=seed, max_cells=max_cells
+    cells = prepare(
+        real,
+        named | given,
+        train,
+        conditions=conditions,
+        layer=layer,
+        halves=halves,
+        seed=seed,
+        max_cells=max_cells if halves else min(max_cells, MAX_PUBLISHED_CELLS),
     )
+    generators, options = tuple(named), {"seed": seed, "n_resamples": n_resamples}
     if halves:
-        return _standard(material, tuple(named), conditions, model, seed, n_splits, n_resamples)
-    return _published(material, tuple(named), conditions, seed, n_resamples)
-
-
-def _standard(
-    material: Material,
-    generators: tuple[str, ...],
-    conditions: tuple[str, ...],
-    model: Any,
-    seed: int,
-    n_splits: int | None,
-    n_resamples: int,
-) -> EvaluationReport:
-    """Compare every system with halves of the held-out cells."""
-    n_cells = material.n_cells
-    if n_splits is None:
-        n_splits = _default_splits(n_cells)
-    spaces = fit_spaces(material.fitting, model, seed)
-    n_baseline = max(n_cells, min(len(material.held_out), MAX_BASELINE_CELLS))
-    cells = _in_order(material, generators, fit_baselines(material.fitting, n_baseline, seed))
-    held_out = bring(material.held_out, spaces, "the held-out cells", seed, n_resamples)
-    systems = {"ceiling": held_out, **{k: bring(v, spaces, k, seed, n_resamples) for k, v in cells.items()}}
-    training = systems.get("memoriser")
-    if training is not None and material.fitting_rows is not None:
-        fitting = training.take(material.fitting_rows)
+        n_splits = _default_splits(cells.n_cells) if n_splits is None else n_splits
+        placed = place_all(cells, generators, conditions, model=model, **options)
     else:
-        fitting = bring(material.fitting, spaces, "the fitting cells", seed, n_resamples)
-    judge = fit_judge(spaces, fitting, training, conditions)
-
-    splits = split_sides(held_out, systems, n_cells, n_splits, seed)
-    rows = score(FIGURES.values(), judge, splits, held_out, systems, conditions)
-    labels = label_fidelity(judge, held_out, {name: systems[name] for name in generators}, conditions)
-    meanings = _meanings(systems, generators)
-    notes = material.notes
-    if n_cells > EXACT_TRANSPORT_CELLS:
-        notes.append(
-            f"wasserstein2 is of {EXACT_TRANSPORT_CELLS} of the {n_cells} cells on either side; sliced_wasserstein2 is "
-            "of all."
-        )
+        n_splits, placed = 1, place_published(cells, generators, conditions, **options)
+    splits = placed.splits(n_splits)
+    first = next(splits)
+    fitted, held_out = placed.fitted, placed.held_out
+    records = score(placed.metrics, fitted, chain([first], splits), held_out, placed.systems, conditions)
+    infos = {metric.info.name: metric.info for metric in placed.metrics}
+    metrics = {record.metric: infos[record.metric] for record in records}
+    systems = Systems.of(_meanings(placed.systems, generators), generators)
+    judged = {name: placed.systems[name] for name in generators}
+    labels = label_fidelity(fitted, held_out, judged, conditions) if halves else ()
     return EvaluationReport(
-        figures=rows,
-        systems=meanings,
-        generators=generators,
+        records=records,
+        metrics=metrics,
+        systems=systems,
         labels=labels,
-        findings=find(rows, labels, generators, meanings, n_cells=n_cells),
-        n_cells=n_cells,
+        findings=find(rows_of(records, metrics), labels, systems, n_cells=cells.n_cells) if halves else (),
+        n_cells=cells.n_cells,
         n_splits=n_splits,
         n_resamples=n_resamples,
-        spaces={name: space.description for name, space in spaces.items()},
-        genes=material.genes,
+        spaces={name: space.description for name, space in fitted.spaces.items()},
+        genes=cells.genes,
         conditions=conditions,
         seed=seed,
-        profile="standard",
-        notes=tuple(notes),
-        exhibits=Exhibits({"reference": splits[0].reference, **splits[0].systems}, judge, _first(conditions)),
-    )
-
-
-def _published(
-    material: Material, generators: tuple[str, ...], conditions: tuple[str, ...], seed: int, n_resamples: int
-) -> EvaluationReport:
-    """Compare every system with all real cells, by the recipe of published tables."""
-    fitted = {} if material.train is None else fit_baselines(material.train, material.n_cells, seed)
-    cells = _in_order(material, generators, fitted)
-    rows, judge, one = score_published(material.held_out, cells, material.n_cells, seed, n_resamples, conditions)
-    return EvaluationReport(
-        figures=rows,
-        systems=_meanings(cells, generators),
-        generators=generators,
-        labels=(),
-        findings=(),
-        n_cells=material.n_cells,
-        n_splits=1,
-        n_resamples=n_resamples,
-        spaces={name: space.description for name, space in judge.spaces.items()},
-        genes=material.genes,
-        conditions=conditions,
-        seed=seed,
-        profile="published",
-        notes=(NOTE, *material.notes),
-        exhibits=Exhibits({"reference": one.reference, **one.systems}, judge, _first(conditions)),
+        profile=profile,
+        notes=_notes(cells, halves),
+        drawn=DrawnCells({REFERENCE: first.reference, **first.systems}, fitted, next(iter(conditions), None)),
     )
 
 
@@ -218,10 +167,17 @@ def _default_splits(n_cells: int) -> int:
     return int(np.clip(MAX_CELLS_OF_ALL_SPLITS // n_cells, 1, MAX_SPLITS))
 
 
-def _in_order(material: Material, generators: Sequence[str], fitted: dict[str, Cells]) -> dict[str, Cells]:
-    """Put the systems in the order of the report: generators, fitted baselines, given baselines, memoriser."""
-    cells = {name: material.generated[name] for name in generators} | fitted | material.generated
-    return cells if material.train is None else {**cells, "memoriser": material.train}
+def _notes(cells: PreparedCells, halves: bool) -> tuple[str, ...]:
+    """Say what a reader must know about how the numbers came about."""
+    if not halves:
+        return (PUBLISHED_NOTE, *cells.notes)
+    if cells.n_cells <= transport.EXACT_TRANSPORT_CELLS:
+        return cells.notes
+    note = (
+        f"wasserstein2 is of {transport.EXACT_TRANSPORT_CELLS} of the {cells.n_cells} cells on either side; "
+        "sliced_wasserstein2 is of all."
+    )
+    return (*cells.notes, note)
 
 
 def _meanings(systems: Iterable[str], generators: Sequence[str]) -> dict[str, str]:
@@ -230,11 +186,6 @@ def _meanings(systems: Iterable[str], generators: Sequence[str]) -> dict[str, st
     if "generated" in generators:
         meanings["generated"] = "the generated cells"
     return {name: meanings.get(name, f"baseline: the cells of the generator '{name}'") for name in systems}
-
-
-def _first(conditions: Sequence[str]) -> str | None:
-    """Give the condition that cells are grouped by."""
-    return conditions[0] if conditions else None
 
 
 def _named(generated: AnnData | Mapping[str, AnnData]) -> dict[str, AnnData]:

@@ -1,0 +1,65 @@
+"""Which cells are drawn: equal parts and stratified subsamples, from seeds that differ by purpose."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+__all__ = ["rng_for", "split", "stratified_choice"]
+
+
+def rng_for(seed: int, purpose: str) -> np.random.Generator:
+    """Make the source of randomness for one purpose, so that no purpose changes the draws of another."""
+    return np.random.default_rng([seed, *purpose.encode()])
+
+
+def split(labels: pd.DataFrame, n_parts: int, rng: np.random.Generator) -> list[Int[np.ndarray, " part"]]:
+    """Split cells into parts whose sizes differ by one at most, each with its share of every label.
+
+    Parameters
+    ----------
+    labels
+        One row per cell; the first column stratifies, if there is any.
+    n_parts
+        Number of parts.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    The positions of the cells of each part, increasing.
+    """
+    order = _grouped_by_label(labels, rng)
+    return [np.sort(order[part::n_parts]) for part in range(n_parts)]
+
+
+def stratified_choice(labels: pd.DataFrame, n_cells: int, rng: np.random.Generator) -> Int[np.ndarray, " chosen"]:
+    """Draw cells without replacement so that every label keeps its share, to within one cell.
+
+    Parameters
+    ----------
+    labels, rng
+        As in `split`.
+    n_cells
+        Cells to draw; all are taken if there are no more.
+
+    Returns
+    -------
+    The positions of the chosen cells, increasing.
+    """
+    if len(labels) <= n_cells:
+        return np.arange(len(labels))
+    order = _grouped_by_label(labels, rng)
+    # every (cells / n_cells)-th cell of the ordered ones, from a random start
+    places = np.floor((np.arange(n_cells) + rng.random()) * (len(labels) / n_cells)).astype(np.int64)
+    return np.sort(order[np.minimum(places, len(labels) - 1)])
+
+
+def _grouped_by_label(labels: pd.DataFrame, rng: np.random.Generator) -> Int[np.ndarray, " cells"]:
+    """Order cells at random, then by the label of the first column."""
+    order = rng.permutation(len(labels))
+    if len(labels.columns):
+        stratum = pd.factorize(labels.iloc[:, 0], use_na_sentinel=False)[0]
+        order = order[np.argsort(stratum[order], kind="stable")]
+    return order

@@ -1,0 +1,174 @@
+"""The registry of metrics: one decorated function each, which carries all that is known of its metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from scldm.evaluation.bootstrap import Estimate
+from scldm.evaluation.records import Direction, Group, MetricInfo
+
+__all__ = [
+    "METRICS",
+    "TOPICS",
+    "Limit",
+    "Metric",
+    "Scope",
+    "above_half",
+    "fold",
+    "less",
+    "lost",
+    "metric",
+    "more",
+    "times",
+    "times_more",
+]
+
+Scope = Literal["once", "space", "condition"]
+Compute = Callable[..., Estimate | None]
+
+#: What is said of a topic in which nothing was found; findings come in this order.
+TOPICS = {
+    "memorisation": "No sign of memorised training cells",
+    "modes": "The variety of real cells is there",
+    "distances": "Cells lie where real cells lie",
+    "labels": "Labels are met as real cells meet them",
+    "correlations": "Genes go together as in real cells",
+    "genes": "Expression of genes and markers is as in real cells",
+    "zeros": "Zeros are as frequent as in real cells",
+    "depth": "Sequencing depth is that of real cells",
+}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """When a value is held against a generator, and the words for it.
+
+    Attributes
+    ----------
+    topic
+        One of `TOPICS`.
+    loss
+        How much worse a value is than the ceiling's, from both.
+    warning, problem
+        Losses above these are a warning or a problem.
+    sentence
+        The finding, with ``{value}``, ``{ceiling}``, ``{loss}`` and ``{condition}`` to fill in.
+    short
+        What to call the metric where nothing is wrong; empty where it goes without saying.
+    least_ceiling
+        With a lower value of the ceiling the limit is not applied: where two halves of the real cells hardly agree, a
+        metric is mostly sampling noise.
+    order
+        Place among the limits of the topic; equal ones stand in the order of the table.
+    """
+
+    topic: str
+    loss: Callable[[float, float], float]
+    warning: float
+    problem: float
+    sentence: str
+    short: str = ""
+    least_ceiling: float = -math.inf
+    order: int = 0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric and all that is known of it.
+
+    Attributes
+    ----------
+    info
+        Name, group, direction and description.
+    compute
+        Gives the estimate from a `Comparison`; None if the cells do not allow it (such as a system without labels).
+    scope
+        How often it is computed: once, once for every space, or once for every judged condition; the name of the space
+        or condition is the second argument.
+    all_cells
+        Whether it is computed over all cells instead of equally many (for metrics that do not depend on the number).
+    limits
+        When values are held against a generator.
+    """
+
+    info: MetricInfo
+    compute: Compute
+    scope: Scope = "once"
+    all_cells: bool = False
+    limits: tuple[Limit, ...] = ()
+
+
+#: All metrics by name, in the order of the table.
+METRICS: dict[str, Metric] = {}
+
+
+def metric(
+    name: str,
+    *,
+    group: Group,
+    direction: Direction,
+    display_name: str,
+    description: str,
+    scope: Scope = "once",
+    all_cells: bool = False,
+    limits: tuple[Limit, ...] = (),
+) -> Callable[[Compute], Compute]:
+    """Register a function of a `Comparison` as a metric: it is then in ``metrics.json``, the table and the page.
+
+    See `Metric` and `MetricInfo` for the arguments.
+
+    Raises
+    ------
+    ValueError
+        If there is already a metric of this name.
+    """
+
+    def register(compute: Compute) -> Compute:
+        if name in METRICS:
+            raise ValueError(f"there is already a metric named '{name}'")
+        info = MetricInfo(name, display_name, group, direction, description)
+        METRICS[name] = Metric(info, compute, scope, all_cells, limits)
+        return compute
+
+    return register
+
+
+# losses of a value against the ceiling's ------------------------------------------------------------------------------
+
+
+def more(value: float, ceiling: float) -> float:
+    """Compute how far a value is above the ceiling's."""
+    return value - ceiling
+
+
+def less(value: float, ceiling: float) -> float:
+    """Compute how far a value is below the ceiling's."""
+    return ceiling - value
+
+
+def times(value: float, ceiling: float) -> float:
+    """Compute how many times the ceiling's a value is."""
+    return value / ceiling if ceiling > 0 else math.inf if value > 0 else 1.0
+
+
+def times_more(value: float, ceiling: float) -> float:
+    """Compute by what share of the ceiling's a value is above it."""
+    return times(value, ceiling) - 1.0
+
+
+def lost(value: float, ceiling: float) -> float:
+    """Compute what share of the ceiling's value is lost."""
+    return 1.0 - value / ceiling if ceiling > 0 else 0.0
+
+
+def fold(value: float, ceiling: float) -> float:
+    """Compute by what factor a value differs from the ceiling's, up or down."""
+    return max(times(value, ceiling), times(ceiling, value))
+
+
+def above_half(value: float, ceiling: float) -> float:
+    """Compute how far a value is above what chance gives, one half, and above the ceiling's."""
+    return value - max(0.5, ceiling)
