@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scldm.evaluation.page.figures import figure_sections
 from scldm.evaluation.page.labels import label_tables
-from scldm.evaluation.page.metrics import STANDINGS, column_name, count, metric_sections
+from scldm.evaluation.page.metrics import RANKS, column_name, count, metric_sections
 from scldm.evaluation.page.numbers import NOTHING
 from scldm.evaluation.plots.embedding import Embedding
 
@@ -70,7 +70,7 @@ def page_context(report: EvaluationReport, embedding: Embedding) -> dict[str, An
         "systems": systems,
         "kinds": {system.kind for system in systems},
         "column_name": column_name,
-        "standings": STANDINGS,
+        "ranks": RANKS,
         "sections": [section for section in sections if section.content],
     }
 

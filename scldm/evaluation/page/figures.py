@@ -43,56 +43,59 @@ class Image:
 
 @dataclass(frozen=True)
 class FigureSection:
-    """One section: a caption, the images, and the names of genes that are too many to be in them."""
+    """One section.
+
+    Attributes
+    ----------
+    anchor
+        Which figure: the template has a caption for each.
+    title
+        Heading.
+    images
+        One, or one per condition.
+    by_label
+        Whether cells are told apart by a label.
+    axis_name
+        Of the embedding: ``UMAP`` or ``PC``.
+    genes
+        Names of genes that are too many to be in the image.
+    """
 
     anchor: str
     title: str
-    caption: str
     images: tuple[Image, ...]
+    by_label: bool
+    axis_name: str = ""
     genes: tuple[str, ...] = ()
 
 
 def figure_sections(report: EvaluationReport, embedding: Embedding) -> list[FigureSection]:
     """Draw everything that the report has cells for: nothing, if it was read from a file."""
-    drawn = report.drawn
-    if drawn is None:
+    if report.drawn is None:
         return []
-    cells, fitted = PlottedCells.of(drawn.sides, report.systems, drawn.label), drawn.fitted
-    others = [name for name in report.conditions if _other(cells, name)]
-    by_condition = [cells, *(replace(cells, label=name) for name in others)][:_MAX_CONDITIONS]
-    sections = [_embedding(by_condition, embedding)]
+    fitted = report.drawn.fitted
+    cells = PlottedCells.of(report.drawn.sides, report.systems, report.drawn.label)
+    others = [replace(cells, label=name) for name in report.conditions if _other(cells, name)]
+    by_condition = [cells, *others][:_MAX_CONDITIONS]
+    sections = []
+
+    def add(anchor: str, title: str, *figures: Figure, axis_name: str = "", genes: Iterable[str] = ()) -> None:
+        images = tuple(_image(figure) for figure in figures)
+        sections.append(FigureSection(anchor, title, images, cells.label is not None, axis_name, tuple(genes)))
+
+    placement = place(cells, embedding)
+    planes = [draw_embedding(one, placement, overlay=one is cells) for one in by_condition]
+    add("embedding", "Real and generated cells in one plane", *planes, axis_name=placement.axis_name)
     found = (draw_markers(one, fitted.fitting.cells) for one in by_condition)
     if markers := [figure for figure in found if figure is not None]:
-        caption = (
-            "The strongest markers of every label, in its frame (log fold change against all other cells, chosen from "
-            "real cells that are not compared here). Size: share of cells with a count; colour: mean log1p CP10K; the "
-            "same scales everywhere. Real and generated should look the same."
-        )
-        sections.append(_section("markers", "Marker genes", caption, markers))
-    caption = (
-        "Left: every dot is a gene; between the black lines lie 95 % of genes when real cells are compared with real "
-        "cells. Middle: too many zeros for a given abundance means drop-outs that real cells do not have, too few "
-        "means that cells are too alike. Right: how much more genes vary than counting noise explains."
-    )
-    sections.append(_section("genes", "Genes one by one", caption, [draw_genes(cells)]))
+        add("markers", "Marker genes", *markers)
+    add("genes", "Genes one by one", draw_genes(cells))
     if len(fitted.correlated_genes) > 1:
         figure, genes = draw_correlations(cells, fitted.correlated_genes)
-        caption = (
-            f"Correlations between {len(genes)} genes, in the order that clusters the held-out cells. Blocks are "
-            "programmes of genes; r is how well all pairs of genes agree with the held-out cells."
-        )
-        caption += " Within labels, what merely differs between labels is taken out." if cells.label else ""
-        sections.append(_section("correlations", "Genes together", caption, [figure], genes))
-    caption = "How many molecules and genes a cell has, over all cells"
-    caption += " and label by label (boxes: quartiles; whiskers: 5 to 95 %)." if cells.label else "."
-    sections.append(_section("depth", "Sequencing depth", caption, [draw_depths(cells)]))
+        add("correlations", "Genes together", figure, genes=genes)
+    add("depth", "Sequencing depth", draw_depths(cells))
     if fitted.training is not None:
-        caption = (
-            "Held-out real cells show how near to a training cell a new cell of this tissue is. Generated cells that "
-            "are much nearer are copies; much farther ones are not of this tissue."
-        )
-        figure = draw_memorisation(cells, fitted.training)
-        sections.append(_section("memorisation", "New cells or copies?", caption, [figure]))
+        add("memorisation", "New cells or copies?", draw_memorisation(cells, fitted.training))
     return sections
 
 
@@ -100,26 +103,6 @@ def _other(cells: PlottedCells, condition: str) -> bool:
     """Whether cells can be coloured by this condition too."""
     labels = cells.reference.labels
     return condition != cells.label and condition in labels and labels[condition].nunique() > 1
-
-
-def _embedding(by_condition: list[PlottedCells], method: Embedding) -> FigureSection:
-    """Draw cells in one plane, once for every condition."""
-    placement = place(by_condition[0], method)
-    name = "UMAP" if placement.axis_name == "UMAP" else "The first two principal components"
-    colours = "in the same colours and proportions, and " if by_condition[0].label else "and "
-    caption = (
-        f"{name} of real and generated cells together. Generated cells should lie where real cells (grey) lie, "
-        f"{colours}leave no real population uncovered. A plane can mislead: the table above measures in all dimensions."
-    )
-    figures = [draw_embedding(one, placement, overlay=one is by_condition[0]) for one in by_condition]
-    return _section("embedding", "Real and generated cells in one plane", caption, figures)
-
-
-def _section(
-    anchor: str, title: str, caption: str, figures: Iterable[Figure], genes: Iterable[str] = ()
-) -> FigureSection:
-    """Put a caption and its figures together."""
-    return FigureSection(anchor, title, caption, tuple(_image(figure) for figure in figures), tuple(genes))
 
 
 def _image(figure: Figure) -> Image:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scldm.evaluation.metrics.labels import LabelFidelity
+from scldm.evaluation.labels import LabelFidelity
 from scldm.evaluation.page.numbers import NOTHING, number
 from scldm.evaluation.records import Value
 

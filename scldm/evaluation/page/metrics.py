@@ -9,12 +9,12 @@ from scldm.evaluation.page.numbers import NOTHING, number
 from scldm.evaluation.page.strip import Strip, strip_of
 from scldm.evaluation.records import GROUPS, Record, Row
 from scldm.evaluation.systems import System, Systems
-from scldm.evaluation.verdict import Standing, in_own_space, standing
+from scldm.evaluation.verdict import Rank, in_own_space, rank
 
-__all__ = ["STANDINGS", "Column", "MetricCell", "MetricRow", "MetricSection", "column_name", "count", "metric_sections"]
+__all__ = ["RANKS", "MetricCell", "MetricRow", "MetricSection", "column_name", "count", "metric_sections"]
 
-#: A mark and words for every place that a generator can have.
-STANDINGS: dict[Standing, tuple[str, str]] = {
+#: A mark and words for every rank.
+RANKS: dict[Rank, tuple[str, str]] = {
     "ceiling": ("●", "at the ceiling"),
     "between": ("◐", "between the ceiling and the best baseline"),
     "behind": ("○", "behind a baseline"),
@@ -29,11 +29,11 @@ _BEST = {
 
 @dataclass(frozen=True)
 class MetricCell:
-    """One value; the place is that of a generator."""
+    """One value; only those of generators have a rank."""
 
     text: str
     interval: str | None = None
-    place: Standing | None = None
+    rank: Rank | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ def column_name(system: System) -> str:
     return system.name if system.name in ("ceiling", "generated") else system.display_name
 
 
-def count(rows: Iterable[Row], generator: str, baselines: Sequence[str]) -> dict[Standing, int]:
-    """Count in how many metrics a generator has which place; distances in a model's own space do not count."""
-    found = [standing(row, generator, baselines) for row in rows if not in_own_space(row)]
-    return {place: found.count(place) for place in STANDINGS}
+def count(rows: Iterable[Row], generator: str, baselines: Sequence[str]) -> dict[Rank, int]:
+    """Count in how many metrics a generator has which rank; distances in a model's own space do not count."""
+    found = [rank(row, generator, baselines) for row in rows if not in_own_space(row)]
+    return {where: found.count(where) for where in RANKS}
 
 
 def metric_sections(rows: Iterable[Row], systems: Systems, spaces: Mapping[str, str]) -> list[MetricSection]:
@@ -101,8 +101,8 @@ def _row(row: Row, systems: Systems, description: str | None) -> MetricRow:
     """Lay out one metric."""
     cells = []
     for system in systems:
-        place = standing(row, system.name, systems.baselines) if system.kind == "generator" else None
-        cells.append(_cell(row.values.get(system.name), place))
+        own_rank = rank(row, system.name, systems.baselines) if system.kind == "generator" else None
+        cells.append(_cell(row.values.get(system.name), own_rank))
     return MetricRow(
         name=row.info.display_name + (f" · {row.condition}" if row.condition else ""),
         best=_BEST[row.info.direction],
@@ -113,11 +113,11 @@ def _row(row: Row, systems: Systems, description: str | None) -> MetricRow:
     )
 
 
-def _cell(record: Record | None, place: Standing | None) -> MetricCell:
+def _cell(record: Record | None, own_rank: Rank | None) -> MetricCell:
     """Write one value with its interval."""
     if record is None:
         return MetricCell(NOTHING)
     interval = None
     if record.interval is not None:
         interval = " … ".join(number(end, record.value) for end in record.interval)
-    return MetricCell(number(record.value), interval, place)
+    return MetricCell(number(record.value), interval, own_rank)

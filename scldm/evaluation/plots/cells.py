@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.registry import Side
+from scldm.evaluation.compare import Side
 from scldm.evaluation.systems import REFERENCE, REFERENCE_COLOUR, REFERENCE_NAME, Systems
 
-__all__ = ["MAX_LABELS", "PlottedCells", "shuffled"]
+__all__ = ["MAX_LABELS", "Placement", "PlottedCells", "plain", "shuffled"]
 
 MAX_LABELS = 19
+
+
+def plain(text: str) -> str:
+    """Keep matplotlib from reading dollar signs in the names of labels, genes and systems as mathematics."""
+    return text.replace("$", r"\$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,19 +53,9 @@ class PlottedCells:
         return self.sides[REFERENCE].cells
 
     @property
-    def generators(self) -> tuple[str, ...]:
-        """Names of the judged generators."""
-        return self.systems.generators
-
-    @property
-    def baselines(self) -> tuple[str, ...]:
-        """Names of the baselines."""
-        return self.systems.baselines
-
-    @property
     def real_and_generated(self) -> tuple[str, ...]:
         """The reference and the generators: what most figures show."""
-        return (REFERENCE, *self.generators)
+        return (REFERENCE, *self.systems.generators)
 
     @property
     def n_labels(self) -> int:
@@ -72,13 +67,12 @@ class PlottedCells:
         return REFERENCE_COLOUR if name == REFERENCE else self.systems.named(name).colour
 
     def title(self, name: str) -> str:
-        """Name the reference or a system."""
-        return REFERENCE_NAME if name == REFERENCE else self.systems.named(name).display_name
+        """Name the reference or a system, as matplotlib has to be given it."""
+        return plain(REFERENCE_NAME if name == REFERENCE else self.systems.named(name).display_name)
 
     def labels(self, name: str) -> np.ndarray | None:
         """Give the labels of a system's cells; None when it has none."""
-        table = self.sides[name].cells.labels
-        return None if self.label is None or self.label not in table else table[self.label].to_numpy(dtype=object)
+        return None if self.label is None else self.sides[name].labels(self.label)
 
     def frequent_labels(self, n_labels: int = MAX_LABELS) -> list[str]:
         """List the labels of most cells of the reference, in alphabetical order, also among equally frequent ones."""
@@ -87,6 +81,25 @@ class PlottedCells:
         numbers: Any = self.reference.labels[self.label].dropna().value_counts()
         by_number = sorted(numbers.index, key=lambda label: (-int(numbers[label]), label))
         return sorted(by_number[:n_labels])
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the cells to draw lie in a plane.
+
+    Attributes
+    ----------
+    chosen
+        Which cells of every system, in random order.
+    positions
+        Their positions.
+    axis_name
+        ``UMAP`` or ``PC``.
+    """
+
+    chosen: Mapping[str, Int[np.ndarray, " _"]]
+    positions: Mapping[str, Float[np.ndarray, "_ 2"]]
+    axis_name: str
 
 
 def shuffled(n_cells: int, most: int) -> Int[np.ndarray, " chosen"]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
-from scldm.evaluation.genes import pair_correlations, pearson
-from scldm.evaluation.plots.cells import PlottedCells
-from scldm.evaluation.plots.style import drawing_style, plain
+from scldm.evaluation.metrics.pearson import pair_correlations, pearson
+from scldm.evaluation.plots.cells import PlottedCells, plain
+from scldm.evaluation.plots.style import drawing_style
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def draw_correlations(cells: PlottedCells, genes: Int[np.ndarray, " chosen"]) ->
     """
     from matplotlib.figure import Figure
 
-    names = [REFERENCE, *cells.systems.of_kind("ceiling"), *cells.generators, *cells.baselines[:1]]
+    names = [REFERENCE, *cells.systems.of_kind("ceiling"), *cells.systems.generators, *cells.systems.baselines[:1]]
     values = {name: cells.sides[name].cells.log1p_cp10k[:, genes].toarray().astype(np.float64) for name in names}
     order = clustered_order(correlation_matrix(values[REFERENCE]))
     rows = ["all cells"]
@@ -99,7 +99,7 @@ def _draw_row(panels: np.ndarray, cells: PlottedCells, names: list[str], maps: d
         shown = maps[name].copy()
         np.fill_diagonal(shown, np.nan)  # its ones say nothing and would outshine the rest
         image = ax.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        text = plain(cells.title(name))
+        text = cells.title(name)
         if name != REFERENCE:
             text += f" (r = {pearson(maps[name][upper], maps[REFERENCE][upper]):.2f})"
         ax.set_title(text, fontsize=9)

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.plots.cells import PlottedCells
-from scldm.evaluation.plots.style import FILLING, draw_histogram, drawing_style, name_rows, plain
+from scldm.evaluation.plots.cells import PlottedCells, plain
+from scldm.evaluation.plots.style import FILLING, draw_histogram, drawing_style, name_rows
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _draw_histograms(ax: Axes, cells: PlottedCells, values: dict[str, np.ndarray
     n_bins = int(np.clip(1.3 * np.sqrt(n_cells), 8, 40))
     edges = np.geomspace(together.min() * 0.999, together.max() * 1.001, n_bins + 1)
     for name, of_system in values.items():
-        text = f"{plain(cells.title(name))} (median {np.median(of_system):,.0f})"
+        text = f"{cells.title(name)} (median {np.median(of_system):,.0f})"
         draw_histogram(ax, cells, name, of_system, edges, n_cells, text)
     _log_axis(ax)
     ax.set_ylim(top=ax.get_ylim()[1] * (1.15 + 0.08 * len(values)))

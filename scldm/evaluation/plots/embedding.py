@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from scldm.evaluation.plots.cells import PlottedCells, shuffled
-from scldm.evaluation.plots.style import DOTS, draw_cells, drawing_style, label_colours, label_legend, plain
-from scldm.evaluation.registry import PRIMARY_SPACE
+from scldm.evaluation.plots.cells import Placement, PlottedCells, shuffled
+from scldm.evaluation.plots.style import DOTS, draw_cells, drawing_style, label_colours, label_legend
+from scldm.evaluation.records import PRIMARY_SPACE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["MIN_UMAP_CELLS", "Embedding", "Placement", "draw_embedding", "joint_positions", "place", "plane"]
+__all__ = ["MIN_UMAP_CELLS", "Embedding", "draw_embedding", "joint_positions", "place", "plane"]
 
 Embedding = Literal["umap", "pca"]
 
@@ -88,25 +87,6 @@ def _umap(features: np.ndarray) -> np.ndarray | None:
     return np.asarray(adata.obsm["X_umap"], dtype=np.float64)
 
 
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """Where the cells to draw lie in the plane.
-
-    Attributes
-    ----------
-    chosen
-        Which cells of every system, in random order.
-    positions
-        Their positions [cells, 2].
-    axis_name
-        ``UMAP`` or ``PC``.
-    """
-
-    chosen: Mapping[str, Int[np.ndarray, " _"]]
-    positions: Mapping[str, Float[np.ndarray, "_ 2"]]
-    axis_name: str
-
-
 def place(cells: PlottedCells, method: Embedding) -> Placement:
     """Place held-out real cells and those of every generator in one plane; at most 4,000 cells in all."""
     names = cells.real_and_generated
@@ -141,8 +121,8 @@ def draw_embedding(cells: PlottedCells, placement: Placement, overlay: bool = Tr
         figure = Figure(figsize=(11.6, n_rows * (width + 0.25) + 0.18 * n_legend_rows), layout="constrained")
         panels = np.ravel(figure.subplots(n_rows, n_columns, sharex=True, sharey=True))
         for ax, name in zip(panels, names, strict=False):
-            draw_cells(ax, cells, name, placement.positions, placement.chosen, colours, size)
-            ax.set(title=plain(cells.title(name)), xlabel=f"{placement.axis_name} 1")
+            draw_cells(ax, cells, name, placement, colours, size)
+            ax.set(title=cells.title(name), xlabel=f"{placement.axis_name} 1")
         for ax in panels:
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
@@ -168,6 +148,6 @@ def _draw_overlay(ax: Axes, cells: PlottedCells, positions: Mapping[str, np.ndar
     order = shuffled(len(both), len(both))
     ax.scatter(both[order, 0], both[order, 1], s=size, c=list(colours[order]), alpha=0.6, **DOTS)
     for name in names:
-        ax.scatter([], [], s=22, c=cells.colour(name), label=plain(cells.title(name)))
+        ax.scatter([], [], s=22, c=cells.colour(name), label=cells.title(name))
     ax.set(title="both", xlabel="")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=2, frameon=False, fontsize=8, handletextpad=0.2)

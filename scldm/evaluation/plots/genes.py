@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.cells import Cells
-from scldm.evaluation.genes import gene_means, pearson
-from scldm.evaluation.moments import GeneMoments
+from scldm.evaluation.cells import Cells, gene_means
+from scldm.evaluation.metrics.moments import GeneMoments
+from scldm.evaluation.metrics.pearson import pearson
 from scldm.evaluation.plots.cells import PlottedCells
-from scldm.evaluation.plots.style import DOTS, drawing_style, plain
+from scldm.evaluation.plots.style import DOTS, drawing_style
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def draw_genes(cells: PlottedCells) -> Figure:
 def draw_gene_means(ax: Axes, cells: PlottedCells) -> None:
     """Draw the mean of every gene against the reference, and how far two halves of the real cells scatter."""
     reference = cells.reference.gene_means
-    for name in reversed(cells.generators):
+    for name in reversed(cells.systems.generators):
         values = cells.sides[name].cells.gene_means
         seen = (values > 0) & (reference > 0)
-        text = f"{plain(cells.title(name))} (r = {pearson(values, reference):.4f})"
+        text = f"{cells.title(name)} (r = {pearson(values, reference):.4f})"
         ax.scatter(reference[seen], values[seen], s=4, c=cells.colour(name), alpha=0.4, label=text, **DOTS)
     for name in cells.systems.of_kind("ceiling"):
         other = cells.sides[name].cells.gene_means
@@ -112,7 +112,7 @@ def median_curve(x: Genes, y: Genes, share: float = 0.5, most_bins: int = 30) ->
 
 def _names(cells: PlottedCells) -> tuple[str, ...]:
     """List whose curves to draw, the first generator last, on top."""
-    return (REFERENCE, *cells.baselines[:1], *reversed(cells.generators))
+    return (REFERENCE, *cells.systems.baselines[:1], *reversed(cells.systems.generators))
 
 
 def abundant_moments(cells: Cells) -> GeneMoments:
@@ -129,5 +129,5 @@ def _draw_trend(ax: Axes, cells: PlottedCells, name: str, abundance: Genes, valu
     if name in cells.real_and_generated[:2]:
         ax.scatter(10**logs, values, s=4, c=colour, alpha=0.2, **DOTS)
     middles, curve = median_curve(logs, values, most_bins=most_bins)
-    style = "--" if name in cells.baselines else "-"
-    ax.plot(10**middles, curve, style, color=colour, linewidth=1.8, label=plain(cells.title(name)))
+    style = "--" if name in cells.systems.baselines else "-"
+    ax.plot(10**middles, curve, style, color=colour, linewidth=1.8, label=cells.title(name))

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.markers import detected_genes, fold_changes
-from scldm.evaluation.plots.cells import PlottedCells
-from scldm.evaluation.plots.style import drawing_style, plain
+from scldm.evaluation.metrics.markers import detected_genes, fold_changes
+from scldm.evaluation.plots.cells import PlottedCells, plain
+from scldm.evaluation.plots.style import drawing_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.neighbours import nearest
+from scldm.evaluation.compare import Side
+from scldm.evaluation.metrics.nearest import nearest
 from scldm.evaluation.plots.cells import PlottedCells
-from scldm.evaluation.plots.style import draw_histogram, drawing_style, name_rows, plain
-from scldm.evaluation.registry import PRIMARY_SPACE, Side
+from scldm.evaluation.plots.style import draw_histogram, drawing_style, name_rows
+from scldm.evaluation.records import PRIMARY_SPACE
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def draw_memorisation(cells: PlottedCells, training: Side) -> Figure:
 
 def _common_labels(cells: PlottedCells) -> list[str]:
     """List the labels with enough cells, real and of the first generator, to take a median of."""
-    real, generated = cells.labels(REFERENCE), cells.labels(cells.generators[0])
+    real, generated = cells.labels(REFERENCE), cells.labels(cells.systems.generators[0])
     if real is None or generated is None:
         return []
     return [
@@ -67,7 +68,7 @@ def _draw_distributions(ax: Axes, cells: PlottedCells, distances: Distances) -> 
     n_bins = int(np.clip(1.3 * np.sqrt(len(distances[REFERENCE])), 10, 50))
     edges = np.linspace(0.0, float(np.quantile(spread, 0.995)) * 1.02 or 1.0, n_bins + 1)
     for name, values in distances.items():
-        title = plain(cells.title(name))
+        title = cells.title(name)
         if copies[name] >= 0.5:
             text = f"{title} ({copies[name]:.0%} are exact copies)"
             ax.axvline(0.0, color=cells.colour(name), linewidth=3, label=text)
@@ -85,13 +86,13 @@ def _draw_ratios(ax: Axes, cells: PlottedCells, distances: Distances, labels: li
     real = cells.labels(REFERENCE)
     medians = [max(float(np.median(distances[REFERENCE][real == label])), 1e-12) for label in labels]
     ax.axvline(1.0, color=cells.colour(REFERENCE), linewidth=1)
-    for name in cells.generators:
+    for name in cells.systems.generators:
         own = cells.labels(name)
         if own is None:
             continue
         groups = [distances[name][own == label] for label in labels]
         ratios = [np.median(g) / median if len(g) else np.nan for g, median in zip(groups, medians, strict=True)]
-        ax.scatter(ratios, range(len(labels)), s=34, c=cells.colour(name), zorder=3, label=plain(cells.title(name)))
+        ax.scatter(ratios, range(len(labels)), s=34, c=cells.colour(name), zorder=3, label=cells.title(name))
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, 0.9), max(high, 1.1))
     name_rows(ax, labels)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scldm.errors import UserError
-from scldm.evaluation.plots.cells import PlottedCells, shuffled
+from scldm.evaluation.plots.cells import Placement, PlottedCells, plain, shuffled
 from scldm.evaluation.plots.depths import draw_depth_histogram
 from scldm.evaluation.plots.embedding import plane
 from scldm.evaluation.plots.genes import draw_gene_means, draw_zero_fractions
-from scldm.evaluation.plots.style import draw_cells, drawing_style, label_colours, label_legend, plain
-from scldm.evaluation.registry import PRIMARY_SPACE
+from scldm.evaluation.plots.style import draw_cells, drawing_style, label_colours, label_legend
+from scldm.evaluation.records import PRIMARY_SPACE
 from scldm.evaluation.systems import CEILING, REFERENCE
 from scldm.evaluation.table import number
 
@@ -103,18 +103,19 @@ def overview(cells: PlottedCells, title: str) -> Figure:
 
 def _draw_plane(figure: SubFigure, cells: PlottedCells) -> None:
     """Draw cells on the first two principal components of reference and generated cells together."""
-    names = [*cells.real_and_generated[:2], *cells.baselines[:1]]
+    names = [*cells.real_and_generated[:2], *cells.systems.baselines[:1]]
     features = {name: cells.sides[name].features[PRIMARY_SPACE] for name in names}
     centre, axes = plane([features[name] for name in names[:2]])
     chosen = {name: shuffled(len(values), MAX_POINTS) for name, values in features.items()}
     positions = {name: (values[chosen[name]] - centre) @ axes.T for name, values in features.items()}
+    placement = Placement(chosen, positions, "PC")
     colours = label_colours(cells)
     size = float(np.clip(4500 / len(features[REFERENCE]), 2.5, 22))
     panels = np.ravel(figure.subplots(1, len(names), sharex=True, sharey=True))
     for ax, name in zip(panels, names, strict=True):
-        draw_cells(ax, cells, name, positions, chosen, colours, size)
-        prefix = "baseline: " if name in cells.baselines else ""
-        ax.set(title=prefix + plain(cells.title(name)), xlabel="PC 1", xticks=[], yticks=[])
+        draw_cells(ax, cells, name, placement, colours, size)
+        prefix = "baseline: " if name in cells.systems.baselines else ""
+        ax.set(title=prefix + cells.title(name), xlabel="PC 1", xticks=[], yticks=[])
     panels[0].set_ylabel("PC 2")
     if colours:
         label_legend(figure, panels[0], cells, colours, loc="outside right center", fontsize=8)

@@ -7,9 +7,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
-from scldm.evaluation.plots.cells import PlottedCells
+from scldm.evaluation.plots.cells import Placement, PlottedCells, plain
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -25,18 +24,12 @@ __all__ = [
     "label_colours",
     "label_legend",
     "name_rows",
-    "plain",
 ]
 
 DOTS: Any = {"linewidths": 0, "rasterized": True}
 FILLING = "#c9c9c9"
 OTHER_LABEL = "#8c8c8c"
 _BACKGROUND = "#dddddd"
-
-
-def plain(text: str) -> str:
-    """Keep matplotlib from reading dollar signs in the names of labels, genes and systems as mathematics."""
-    return text.replace("$", r"\$")
 
 
 def drawing_style() -> AbstractContextManager[None]:
@@ -66,57 +59,27 @@ def label_colours(cells: PlottedCells) -> dict[str, str]:
 
 
 def draw_cells(
-    ax: Axes,
-    cells: PlottedCells,
-    name: str,
-    positions: Mapping[str, Float[np.ndarray, "_ 2"]],
-    chosen: Mapping[str, Int[np.ndarray, " _"]],
-    colours: Mapping[str, str],
-    size: float,
+    ax: Axes, cells: PlottedCells, name: str, placement: Placement, colours: Mapping[str, str], size: float
 ) -> None:
-    """Draw the cells of one system as dots, with those of the reference in grey behind.
+    """Draw the cells of one system as dots of some size, with those of the reference in grey behind.
 
-    Parameters
-    ----------
-    ax
-        Where to draw.
-    cells
-        All systems.
-    name
-        Which of them.
-    positions
-        Where the drawn cells of every system lie.
-    chosen
-        Which cells of every system these are.
-    colours
-        By label, from `label_colours`; when empty, the cells have the colour of their system.
-    size
-        Of a dot, in square points.
+    Their colours are those of their labels, from `label_colours`; without any, that of their system.
     """
     if name != REFERENCE:
-        ax.scatter(*positions[REFERENCE].T, s=size, c=_BACKGROUND, **DOTS)
+        x, y = placement.positions[REFERENCE].T
+        ax.scatter(x, y, s=size, c=_BACKGROUND, **DOTS)
     dot_colours: Any = cells.colour(name)
     labels = cells.labels(name)
     if colours and labels is not None:
-        dot_colours = [colours.get(label, OTHER_LABEL) for label in labels[chosen[name]]]
-    ax.scatter(*positions[name].T, s=size, c=dot_colours, alpha=0.85, **DOTS)
+        dot_colours = [colours.get(label, OTHER_LABEL) for label in labels[placement.chosen[name]]]
+    x, y = placement.positions[name].T
+    ax.scatter(x, y, s=size, c=dot_colours, alpha=0.85, **DOTS)
 
 
 def label_legend(where: Any, ax: Axes, cells: PlottedCells, colours: Mapping[str, str], **options: Any) -> None:
-    """Name the labels and their colours.
+    """Name the labels and their colours, in the legend of a figure or panel; `ax` is any panel of the figure.
 
-    Parameters
-    ----------
-    where
-        The figure or panel whose legend it is.
-    ax
-        A panel for the dots of the legend.
-    cells
-        Their labels; those that have no colour of their own are called "other".
-    colours
-        From `label_colours`.
-    options
-        Of matplotlib's ``legend``.
+    Labels without a colour of their own are called "other".
     """
     entries = dict(colours)
     if cells.n_labels > len(colours):
@@ -129,21 +92,7 @@ def label_legend(where: Any, ax: Axes, cells: PlottedCells, colours: Mapping[str
 def draw_histogram(
     ax: Axes, cells: PlottedCells, name: str, values: np.ndarray, edges: np.ndarray, area: float, text: str
 ) -> None:
-    """Draw the distribution of one system's cells, that of the reference filled.
-
-    Parameters
-    ----------
-    ax, cells, name
-        As in `draw_cells`.
-    values
-        One per cell.
-    edges
-        Of the bins.
-    area
-        Sum over the bins, the same for systems of different size.
-    text
-        In the legend.
-    """
+    """Draw the distribution of one system's cells, that of the reference filled; the sum over all bins is `area`."""
     style: Any = {"color": FILLING}
     if name != REFERENCE:
         style = {"histtype": "step", "color": cells.colour(name), "linewidth": 1.7}

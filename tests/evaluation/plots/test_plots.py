@@ -10,7 +10,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.plots.cells import PlottedCells, shuffled
+from scldm.evaluation.compare import Side
+from scldm.evaluation.plots.cells import PlottedCells, plain, shuffled
 from scldm.evaluation.plots.correlations import clustered_order, correlation_matrix, draw_correlations
 from scldm.evaluation.plots.depths import draw_depths, genes_per_cell
 from scldm.evaluation.plots.embedding import draw_embedding, joint_positions, place, plane
@@ -18,8 +19,7 @@ from scldm.evaluation.plots.genes import abundant_moments, median_curve
 from scldm.evaluation.plots.markers import choose_markers, draw_markers, expression_by_label
 from scldm.evaluation.plots.memorisation import draw_memorisation
 from scldm.evaluation.plots.overview import overview
-from scldm.evaluation.plots.style import drawing_style, label_colours, plain
-from scldm.evaluation.registry import Side
+from scldm.evaluation.plots.style import drawing_style, label_colours
 from scldm.evaluation.systems import Systems
 
 
@@ -60,15 +60,15 @@ def plotted(sides: dict[str, Side], generators: tuple[str, ...], label: str | No
 
 
 @pytest.fixture
-def systems() -> PlottedCells:
+def plotted_cells() -> PlottedCells:
     return plotted(SIDES, ("generated", "other"), "kind")
 
 
-def test_systems_are_sorted_into_generators_and_baselines(systems: PlottedCells) -> None:
-    assert systems.generators == ("generated", "other")
-    assert systems.baselines == ("independent_nb",)
-    assert systems.labels("other") is None
-    assert systems.frequent_labels() == ["$a", "b", "c$"]
+def test_systems_are_sorted_into_generators_and_baselines(plotted_cells: PlottedCells) -> None:
+    assert plotted_cells.systems.generators == ("generated", "other")
+    assert plotted_cells.systems.baselines == ("independent_nb",)
+    assert plotted_cells.labels("other") is None
+    assert plotted_cells.frequent_labels() == ["$a", "b", "c$"]
 
 
 def test_a_label_that_the_cells_do_not_have_is_no_label() -> None:
@@ -226,8 +226,8 @@ def test_genes_per_cell() -> None:
     np.testing.assert_array_equal(genes_per_cell(cells([[0, 0], [3, 0], [1, 2]])), [0, 1, 2])
 
 
-def test_markers_name_labels_and_genes_in_order(systems: PlottedCells) -> None:
-    figure = draw_markers(systems, SIDES["memoriser"].cells)
+def test_markers_name_labels_and_genes_in_order(plotted_cells: PlottedCells) -> None:
+    figure = draw_markers(plotted_cells, SIDES["memoriser"].cells)
     assert figure is not None
     panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
     assert [ax.get_title(loc="left") for ax in panels] == ["held-out real cells, by kind", "generated cells, by kind"]
@@ -240,15 +240,15 @@ def test_there_are_no_markers_without_labels() -> None:
     assert draw_markers(plotted(SIDES, ("generated",), None), SIDES["memoriser"].cells) is None
 
 
-def test_embedding_has_a_panel_for_every_generator_and_one_for_both(systems: PlottedCells) -> None:
-    placement = place(systems, "pca")
-    titles = [ax.get_title() for ax in draw_embedding(systems, placement).axes]
+def test_embedding_has_a_panel_for_every_generator_and_one_for_both(plotted_cells: PlottedCells) -> None:
+    placement = place(plotted_cells, "pca")
+    titles = [ax.get_title() for ax in draw_embedding(plotted_cells, placement).axes]
     assert titles == ["held-out real cells", "generated cells", "other", "both"]
-    assert [ax.get_title() for ax in draw_embedding(systems, placement, overlay=False).axes][-1] == ""
+    assert [ax.get_title() for ax in draw_embedding(plotted_cells, placement, overlay=False).axes][-1] == ""
 
 
-def test_correlation_maps_say_how_well_they_agree(systems: PlottedCells) -> None:
-    figure, genes = draw_correlations(systems, np.arange(12))
+def test_correlation_maps_say_how_well_they_agree(plotted_cells: PlottedCells) -> None:
+    figure, genes = draw_correlations(plotted_cells, np.arange(12))
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[0] == "held-out real cells"
     assert titles[1].startswith("real against real (r = 0.9")
@@ -257,8 +257,8 @@ def test_correlation_maps_say_how_well_they_agree(systems: PlottedCells) -> None
     assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["no labels"]
 
 
-def test_memorisation_says_which_system_copies(systems: PlottedCells) -> None:
-    figure = draw_memorisation(systems, SIDES["memoriser"])
+def test_memorisation_says_which_system_copies(plotted_cells: PlottedCells) -> None:
+    figure = draw_memorisation(plotted_cells, SIDES["memoriser"])
     legend = figure.axes[0].get_legend()
     assert legend is not None
     texts = [text.get_text() for text in legend.get_texts()]
@@ -268,8 +268,8 @@ def test_memorisation_says_which_system_copies(systems: PlottedCells) -> None:
     assert ((ratios[:, 0] > 0.6) & (ratios[:, 0] < 1.6)).all()
 
 
-def test_depths_are_drawn_with_their_medians(systems: PlottedCells) -> None:
-    figure = draw_depths(systems)
+def test_depths_are_drawn_with_their_medians(plotted_cells: PlottedCells) -> None:
+    figure = draw_depths(plotted_cells)
     legend = figure.axes[0].get_legend()
     assert legend is not None
     median = np.median(SIDES["reference"].cells.library_size)
