@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from scldm.evaluation.page.context import page_context
+from scldm.evaluation.page.numbers import number
 from scldm.evaluation.plots.embedding import Embedding
 
 if TYPE_CHECKING:
@@ -47,5 +48,5 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters["px"] = lambda value: f"{value:.1f}"
+    found.filters |= {"number": number, "px": "{:.1f}".format, "thousands": "{:,}".format, "percent": "{:.0%}".format}
     return found

@@ -7,31 +7,28 @@ from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Literal
 
 import anndata as ad
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
-from scldm.evaluation import evaluate
-from scldm.evaluation.findings import Finding
-from scldm.evaluation.html import write_html
-from scldm.evaluation.html.labels import labels_table
-from scldm.evaluation.html.strip import draw_strip
-from scldm.evaluation.html.table import Columns, count_standings, split_name
-from scldm.evaluation.html.tags import NOTHING, Html, element, join, number, words
-from scldm.evaluation.labels import LabelFidelity
-from scldm.evaluation.report import EvaluationReport
-from scldm.evaluation.standing import at_ceiling, in_own_space, standing
-from scldm.evaluation.values import FigureValues, Value
+from scldm.evaluation import EvaluationReport, Finding, LabelFidelity, MetricInfo, Record, Row, Systems, evaluate
+from scldm.evaluation.page import write_page
+from scldm.evaluation.page.context import Section
+from scldm.evaluation.page.labels import label_tables
+from scldm.evaluation.page.metrics import count_ranks, metric_sections
+from scldm.evaluation.page.numbers import NOTHING, number
+from scldm.evaluation.page.strip import strip_of
+from scldm.evaluation.page.write import environment
+from scldm.evaluation.records import Value
 
-Direction = Literal["lower", "higher", "closest to ceiling"]
 MINUS = "\N{MINUS SIGN}"
 VOID = {"meta", "img", "br", "col"}
 
 
 class Page(HTMLParser):
-    """Checks that tags are balanced, and keeps text, addresses and pictures."""
+    """Checks that tags are balanced, and keeps text, addresses and images."""
 
     def __init__(self, source: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -63,14 +60,20 @@ class Page(HTMLParser):
 
 
 def write(report: EvaluationReport, tmp_path: Path) -> tuple[str, Page]:
-    write_html(report, tmp_path / "report.html", embedding="pca")
+    write_page(report, tmp_path / "report.html", embedding="pca")
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     return source, Page(source)
 
 
-def row(direction: Direction, **values: Value | float | None) -> FigureValues:
-    known = {name: Value(v) if isinstance(v, (int, float)) else v for name, v in values.items()}
-    return FigureValues("figure", "distances", direction, "what it is", known)
+INFO = MetricInfo("metric", "A metric", "distances", "lower", "what it is")
+
+
+def row(*, space: str | None = "pca", **values: float) -> Row:
+    return Row(INFO, space, None, {name: Record("metric", name, value) for name, value in values.items()})
+
+
+def systems_of(*names: str, generators: tuple[str, ...] = ("ours",)) -> Systems:
+    return Systems.of(dict.fromkeys(names, ""), generators)
 
 
 @pytest.fixture(scope="session")
@@ -84,89 +87,31 @@ def source(report: EvaluationReport, tmp_path_factory: pytest.TempPathFactory) -
     return write(replace(report, notes=("Mind the gap.",)), tmp_path_factory.mktemp("page"))[0]
 
 
-@pytest.mark.parametrize(
-    ("direction", "own", "expected"),
-    [
-        ("lower", 1.0, "ceiling"),
-        ("lower", 0.5, "ceiling"),
-        ("lower", 1.5, "between"),
-        ("lower", 3.0, "between"),
-        ("lower", 3.1, "behind"),
-        ("higher", 1.0, "ceiling"),
-        ("higher", 1.5, "ceiling"),
-        ("higher", 0.5, "between"),
-        ("higher", -1.1, "behind"),
-        ("closest to ceiling", 1.0, "ceiling"),
-        ("closest to ceiling", 1.5, "between"),
-        ("closest to ceiling", 0.5, "between"),
-        ("closest to ceiling", 3.1, "behind"),
-        ("closest to ceiling", -1.1, "behind"),
-    ],
-)
-def test_standing_by_direction(direction: Direction, own: float, expected: str) -> None:
-    # of the two baselines, three and minus one are the best on either side: both are 2 from the ceiling
-    best, worst = (3.0, 9.0) if direction != "higher" else (-1.0, -9.0)
-    figure = row(direction, ceiling=1.0, generated=own, nb=worst, gaussian=best, unknown=None)
-    assert standing(figure, "generated", ["nb", "gaussian", "unknown"]) == expected
+def test_ranks_are_counted() -> None:
+    rows = [row(ceiling=1.0, ours=own, nb=2.0) for own in (1.0, 1.5, 1.9, 2.5)] + [row(ours=1.0)]
+    # the model's own space says nothing about anyone's rank
+    rows += [replace(rows[0], space="latent"), replace(rows[3], space="latent")]
+    assert count_ranks(rows, "ours", ["nb"]) == {"ceiling": 1, "between": 2, "behind": 1}
 
 
-def test_intervals_that_face_each_other_decide_about_the_ceiling() -> None:
-    ceiling = Value(1.0, 0.0, 1.3)  # the half-width towards higher values is .3
-    near, far = Value(1.49, 1.09, 1.5), Value(1.51, 1.11, 9.0)  # .4 towards the ceiling: .5 together
-    assert standing(row("lower", ceiling=ceiling, generated=near, nb=5.0), "generated", ["nb"]) == "ceiling"
-    assert standing(row("lower", ceiling=ceiling, generated=far, nb=5.0), "generated", ["nb"]) == "between"
-    below = Value(0.0, -5.0, 0.01)
-    figure = row("closest to ceiling", ceiling=Value(1.0, 0.99, 9.0), generated=below, nb=5.0)
-    assert standing(figure, "generated", ["nb"]) == "between"
-    assert standing(figure, "generated", []) is None
-
-
-def test_a_baseline_at_the_ceiling_leaves_no_room_between() -> None:
-    assert standing(row("lower", ceiling=1.0, generated=1.5, nb=0.9), "generated", ["nb"]) == "behind"
-
-
-def test_standing_needs_values() -> None:
-    assert standing(row("lower", ceiling=None, generated=1.0, nb=2.0), "generated", ["nb"]) is None
-    assert standing(row("lower", ceiling=1.0, generated=None, nb=2.0), "generated", ["nb"]) is None
-    assert standing(row("lower", generated=1.0, nb=2.0), "generated", ["nb"]) is None
-    assert standing(row("lower", ceiling=1.0, generated=float("nan"), nb=2.0), "generated", ["nb"]) is None
-    assert standing(row("lower", ceiling=1.0, generated=1.0), "generated", []) == "ceiling"
-
-
-def test_standings_are_counted() -> None:
-    rows = [row("lower", ceiling=1.0, ours=own, nb=2.0) for own in (1.0, 1.5, 1.9, 2.5)] + [row("lower", ours=1.0)]
-    # the model's own space says nothing about anyone's standing
-    rows += [replace(rows[0], name="wasserstein2[latent]"), replace(rows[3], name="recall[latent]")]
-    columns = Columns.of(["ceiling", "ours", "nb"], ["ours"])
-    assert count_standings(rows, "ours", columns) == {"ceiling": 1, "between": 2, "behind": 1}
-
-
-def test_only_distances_in_the_latent_space_are_in_the_own_space_of_a_model() -> None:
-    distance = row("lower", ceiling=1.0)
-    assert in_own_space(replace(distance, name="recall[latent]"))
-    assert not in_own_space(distance)
-    assert not in_own_space(replace(distance, name="label_agreement[latent]", group="labels"))
-
-
-def test_the_ceiling_is_the_same_for_generators_and_baselines() -> None:
-    figure = row("lower", ceiling=Value(1.0, 0.7, 1.3), ours=Value(1.49, 1.09, 1.5), nb=Value(1.51, 1.11, 9.0), x=None)
-    assert [at_ceiling(figure, name) for name in ("ceiling", "ours", "nb", "x", "y")] == [True, True, False, None, None]
+def test_a_metric_is_described_once_and_every_space_is_a_section() -> None:
+    rows = [row(ours=1.0, ceiling=1.0), row(ours=2.0, space="hvg")]
+    found = metric_sections(rows, systems_of("ceiling", "ours"))
+    assert [(section.space, [one.described for one in section.rows]) for section in found] == [
+        ("pca", [True]),
+        ("hvg", [False]),
+    ]
+    assert found[0].heading == "Distances between clouds of cells"
 
 
 def test_the_page_says_that_the_latent_space_is_the_models_own(report: EvaluationReport, tmp_path: Path) -> None:
-    latent = replace(report.figures[0], name="wasserstein2[latent]")
+    latent = replace(report.records[0], space="latent")
     more = replace(
-        report, figures=(*report.figures, latent), spaces={**report.spaces, "latent": "4 coordinates"}, exhibits=None
+        report, records=(*report.records, latent), spaces={**report.spaces, "latent": "4 coordinates"}, drawn=None
     )
     _, page = write(more, tmp_path)
     assert page.text.count("the model's own space") == 1
-    assert "4 coordinates; the model's own space, so these figures count neither" in page.text
-
-
-def test_columns_are_in_order() -> None:
-    columns = Columns.of(["ceiling", "b", "a", "independent_nb", "scvi", "memoriser"], ["b", "a"])
-    assert columns.names == ("ceiling", "b", "a", "independent_nb", "scvi", "memoriser")
-    assert columns.baselines == ("independent_nb", "scvi")
+    assert "4 coordinates; the model's own space, so these metrics count neither" in page.text
 
 
 @pytest.mark.parametrize(
@@ -188,28 +133,31 @@ def test_numbers_have_three_digits(value: float | None, like: float | None, text
     assert number(value, like) == text
 
 
-def test_names_of_figures_are_words() -> None:
-    assert words("frechet_distance") == "Fréchet distance"
-    assert words("gene_gene_correlation_within") == "Gene-gene correlation within"
-    assert split_name("mmd2[hvg]") == ("mmd2", "hvg")
-    assert split_name("mmd2") == ("mmd2", "")
+def test_a_name_that_a_template_lacks_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        environment().from_string("{{ nothing }}").render()
 
 
-def test_text_is_escaped_and_html_is_not() -> None:
-    made = element("p", "a < b & c", element("b", '"'), title='"quoted" <i>', hidden=None)
-    assert made == '<p title="&quot;quoted&quot; &lt;i&gt;">a &lt; b &amp; c<b>&quot;</b></p>'
-    assert join("<", Html("<br>")) == "&lt;<br>"
+def test_text_is_escaped() -> None:
+    made = environment().from_string('<p title="{{ text }}">{{ text }}</p>').render(text='a < b & "c" <br>')
+    assert made == '<p title="a &lt; b &amp; &#34;c&#34; &lt;br&gt;">a &lt; b &amp; &#34;c&#34; &lt;br&gt;</p>'
 
 
 def test_strip_places_values_on_one_scale() -> None:
-    values = {"ceiling": Value(1.0, 0.0, 2.0), "ours": Value(5.0, 4.0, 6.0), "nb": Value(10.0), "memoriser": None}
-    strip = draw_strip(values, ["ours"], ["nb"], {"ours": "red", "nb": "blue"})
+    systems = systems_of("ceiling", "ours", "nb", "memoriser")
+    values = {
+        "ceiling": Record("metric", "ceiling", 1.0, 0.0, 2.0),
+        "ours": Record("metric", "ours", 5.0, 4.0, 6.0),
+        "nb": Record("metric", "nb", 10.0),
+    }
+    drawn = strip_of(values, systems)
+    strip = environment().from_string('{% from "strip.html.j2" import strip %}{{ strip(drawn) }}').render(drawn=drawn)
     # 160 wide with margins of 8: 0 is at 8, 10 at 152
     assert '<rect x="8.0" y="2" width="28.8"' in strip
     assert '<circle cx="80.0"' in strip
     assert 'points="147.0,13 152.0,8 157.0,13 152.0,18"' in strip
     assert "ceiling" not in strip.split("<title>")[0]
-    assert draw_strip({"ours": None}, ["ours"], [], {}) == ""
+    assert strip_of({}, systems) is None
 
 
 def fidelity(label: str, n_real: int, real: Value | None, own: Value | None, n_own: int = 50) -> LabelFidelity:
@@ -233,7 +181,10 @@ def test_label_differences_are_coloured_by_size_unless_chance_explains_them() ->
         fidelity("missing", 50, Value(0.8), None, n_own=0),
         fidelity("rare one", 5, None, Value(1.0)),
     )
-    html = labels_table(labels, ["generated"])
+    tables = label_tables(labels, ["generated"])
+    section = Section("labels", "Label by label", "labels.html.j2", tables)
+    systems = systems_of("generated", generators=("generated",))
+    html = environment().get_template(section.template).render(section=section, systems=systems)
     rows = {part.split('class="name">')[1].split("<")[0].strip(): part for part in html.split("<tr")[3:]}
     assert list(rows) == ["grave", "notable", "small", "chance", "missing", "rare one"]
     assert 'class="grave"' in rows["grave"]
@@ -253,25 +204,26 @@ def test_page_is_whole_and_needs_nothing_from_outside(source: str) -> None:
     assert source.startswith("<!DOCTYPE html>")
     assert "script" not in page.tags
     assert "link" not in page.tags
-    pictures = [address for address in page.addresses if address.startswith("data:image/png;base64,")]
+    images = [address for address in page.addresses if address.startswith("data:image/png;base64,")]
     others = [address for address in page.addresses if not address.startswith("data:image/png;base64,")]
-    assert all(base64.b64decode(p.split(",")[1]).startswith(b"\x89PNG") for p in pictures)
-    assert len(pictures) == 8  # two conditions: two embeddings, two dot plots
+    assert all(base64.b64decode(p.split(",")[1]).startswith(b"\x89PNG") for p in images)
+    assert len(images) == 8  # two conditions: two embeddings, two dot plots
     assert {address.removeprefix("#") for address in others} == set(page.ids)
     assert not re.search(r"https?://|url\(|@import", source)
 
 
-def test_page_has_every_figure_finding_label_and_note(report: EvaluationReport, source: str) -> None:
+def test_page_has_every_metric_finding_label_and_note(report: EvaluationReport, source: str) -> None:
     page = Page(source)
-    for figure in report.figures:
-        assert f'title="{figure.name}: ' in source
-        assert figure.description in page.text
+    for row in report.rows:
+        assert f'title="{row.label}: ' in source
+        assert row.info.description in page.text
+        assert row.info.display_name in page.text
     assert report.findings
     for finding in report.findings:
         assert finding.sentence in page.text
     for label in report.labels:
         assert label.label in page.text
-    for meaning in (*report.systems.values(), *report.spaces.values(), "Mind the gap."):
+    for meaning in (*(system.meaning for system in report.systems), *report.spaces.values(), "Mind the gap."):
         assert meaning in page.text
 
 
@@ -285,24 +237,24 @@ def test_the_published_profile_has_no_ceiling_to_stand_at(
 ) -> None:
     report = evaluate(real, generated, train=train, profile="published", n_resamples=20)
     source, page = write(report, tmp_path)
-    assert "ceiling" not in report.systems
+    assert "ceiling" not in report.systems.names
     assert 'class="mark"' not in source
     assert "The ceiling is" not in page.text
     assert "real against real" not in page.text
 
 
-def test_a_report_from_a_file_has_numbers_and_no_pictures(report: EvaluationReport, tmp_path: Path) -> None:
+def test_a_report_from_a_file_has_numbers_and_no_figures(report: EvaluationReport, tmp_path: Path) -> None:
     source, page = write(EvaluationReport.from_dict(report.to_dict()), tmp_path)
     assert "img" not in page.tags
     assert "no cells to draw" in page.text
-    assert source.count('class="figures"') == 1
+    assert source.count('class="metrics"') == 1
 
 
 def test_problems_come_first(report: EvaluationReport, tmp_path: Path) -> None:
     findings = tuple(
         Finding(level, "depth", "generated", f"It is {level}.") for level in ("good", "warning", "problem")
     )
-    _, page = write(replace(report, findings=findings, exhibits=None), tmp_path)
+    _, page = write(replace(report, findings=findings, drawn=None), tmp_path)
     places = [page.text.index(f"It is {level}.") for level in ("problem", "warning", "good")]
     assert places == sorted(places)
 
@@ -323,7 +275,7 @@ def test_hostile_names_are_only_text(
     )
     source, page = write(report, tmp_path)
     assert "script" not in page.tags
-    # only the bars of differences are <i>, and all pictures are the page's own
+    # only the bars of differences are <i>, and all images are the page's own
     assert page.tags.count("i") == source.count('<i class="')
     assert all(address.startswith(("#", "data:image/png")) for address in page.addresses)
     for name in (evil, system, "<i>kind</i>"):
@@ -336,7 +288,7 @@ def test_hostile_names_are_only_text(
 def test_page_without_conditions_and_training_cells(real: ad.AnnData, generated: ad.AnnData, tmp_path: Path) -> None:
     report = evaluate(real, generated, n_splits=1, n_resamples=20)
     _, page = write(report, tmp_path)
-    assert page.ids == ["findings", "figures", "embedding", "genes", "correlations", "depth", "notes"]
+    assert page.ids == ["findings", "metrics", "embedding", "genes", "correlations", "depth", "notes"]
     assert "The memoriser is the training cells" not in page.text
 
 
@@ -371,7 +323,7 @@ def test_several_generators_have_a_column_each(
         n_resamples=20,
     )
     source, page = write(report, tmp_path)
-    head = re.search(r'class="figures"><thead>.*?</thead>', source)
+    head = re.search(r'class="metrics"><thead>.*?</thead>', source, re.DOTALL)
     assert head is not None
     names = [re.sub("<.*?>", "", cell) for cell in re.findall("<th .*?</th>", head.group())]
     assert names[2:] == ["ceiling", "first", "second", "independent NB", "PCA Gaussian", "memoriser"]
