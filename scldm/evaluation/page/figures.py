@@ -43,22 +43,10 @@ class Image:
 
 @dataclass(frozen=True)
 class FigureSection:
-    """One section.
+    """One section, with an image per condition; the template has a caption for every anchor.
 
-    Attributes
-    ----------
-    anchor
-        Which figure: the template has a caption for each.
-    title
-        Heading.
-    images
-        One, or one per condition.
-    by_label
-        Whether cells are told apart by a label.
-    axis_name
-        Of the embedding: ``UMAP`` or ``PC``.
-    genes
-        Names of genes that are too many to be in the image.
+    The caption depends on whether cells are told apart by a label and on the name of the embedding's axes. Genes are
+    named if they are too many to be named in the image.
     """
 
     anchor: str

@@ -14,7 +14,7 @@ from scldm.evaluation.plots.embedding import plane
 from scldm.evaluation.plots.genes import draw_gene_means, draw_zero_fractions
 from scldm.evaluation.plots.style import draw_cells, drawing_style, label_colours, label_legend
 from scldm.evaluation.records import PRIMARY_SPACE
-from scldm.evaluation.systems import CEILING, REFERENCE
+from scldm.evaluation.systems import REFERENCE
 from scldm.evaluation.table import number
 
 if TYPE_CHECKING:
@@ -51,25 +51,23 @@ def draw_overview(report: EvaluationReport, path: str | Path) -> None:
     drawn = report.drawn
     if drawn is None:
         raise UserError("A report that was read from a file has no cells to draw; run evaluate again")
-    others = report.systems.generators[1:]
-    systems = report.systems.restricted_to(name for name in report.systems.names if name not in others)
+    systems = report.systems.restricted_to(set(report.systems.names) - set(report.systems.generators[1:]))
     with drawing_style():
         overview(PlottedCells.of(drawn.sides, systems, drawn.label), _title(report)).savefig(path, dpi=150)
 
 
 def _title(report: EvaluationReport) -> str:
-    """Name the generator, and give the values of some metrics in the primary space with those of the ceiling."""
-    generator = report.systems.generators[0]
-    with_ceiling = CEILING in report.systems.names
-    parts = []
-    for name, text in _IN_TITLE.items():
-        for row in report.rows:
-            if row.info.name == name and row.space in (None, PRIMARY_SPACE):
-                own, ceiling = (row.values.get(system) for system in (generator, CEILING))
-                brackets = f" ({number(ceiling and ceiling.value)})" if with_ceiling else ""
-                parts.append(f"{text} {number(own and own.value)}{brackets}")
+    """Name the generator, and give its values of some metrics, with those of the ceiling in brackets."""
+    generator, known = report.systems.generators[0], {row.info.name for row in report.rows}
+    systems = (generator, *report.systems.of_kind("ceiling"))
+    values = {
+        text: [number(report.value(name, system)) for system in systems]
+        for name, text in _IN_TITLE.items()
+        if name in known
+    }
+    parts = [f"{text} {own}" + "".join(f" ({ceiling})" for ceiling in rest) for text, (own, *rest) in values.items()]
     subject = "Generated" if generator == "generated" else generator
-    brackets = " (in brackets: real against real)" if with_ceiling else ""
+    brackets = " (in brackets: real against real)" if len(systems) > 1 else ""
     return f"{subject} against {report.n_cells} held-out real cells{brackets}\n{',  '.join(parts)}"
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html import unescape
@@ -131,6 +133,23 @@ def test_the_page_says_that_the_latent_space_is_the_models_own(report: Evaluatio
 )
 def test_numbers_have_three_digits(value: float | None, like: float | None, text: str) -> None:
     assert number(value, like) == text
+
+
+@pytest.mark.parametrize("module", ["page", "plots", "plots.embedding"])
+def test_figures_and_templates_are_loaded_when_a_page_is_asked_for(module: str) -> None:
+    code = f"""
+import sys
+import types
+from pathlib import Path
+# the package above has public names of its own, which are not what is looked at here
+package = types.ModuleType("scldm")
+package.__path__ = [str(Path({__file__!r}).parents[3] / "scldm")]
+sys.modules["scldm"] = package
+import scldm.evaluation.{module}
+heavy = {{"matplotlib", "jinja2"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_name_that_a_template_lacks_is_an_error() -> None:

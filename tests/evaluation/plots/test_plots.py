@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
@@ -9,8 +10,11 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
+from scldm.errors import UserError
+from scldm.evaluation import EvaluationReport
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Side
+from scldm.evaluation.plots import draw_overview
 from scldm.evaluation.plots.cells import PlottedCells, plain, shuffled
 from scldm.evaluation.plots.correlations import clustered_order, correlation_matrix, draw_correlations
 from scldm.evaluation.plots.depths import draw_depths, genes_per_cell
@@ -301,6 +305,25 @@ def test_overview_is_written_with_names_that_look_like_mathematics(tmp_path: Pat
     with drawing_style():
         overview(plotted(sides, ("other",), "kind"), "$\\broken{$").savefig(tmp_path / "overview.png", dpi=150)
     assert matplotlib.image.imread(tmp_path / "overview.png").shape == (1230, 2025, 4)
+
+
+def test_overview_is_of_the_first_generator_and_a_baseline(report: EvaluationReport, tmp_path: Path) -> None:
+    assert report.drawn is not None
+    meanings = {system.name: system.meaning for system in report.systems}
+    more = replace(
+        report,
+        systems=Systems.of({**meanings, "second": ""}, ("generated", "second")),
+        drawn=replace(report.drawn, sides={"second": report.drawn.sides["memoriser"], **report.drawn.sides}),
+    )
+    draw_overview(report, tmp_path / "one.png")
+    draw_overview(more, tmp_path / "two.png")
+    one, two = (matplotlib.image.imread(tmp_path / name) for name in ("one.png", "two.png"))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_report_without_cells_has_no_overview(report: EvaluationReport, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no cells to draw"):
+        draw_overview(replace(report, drawn=None), tmp_path / "overview.png")
 
 
 def test_overview_needs_only_two_systems(tmp_path: Path) -> None:
