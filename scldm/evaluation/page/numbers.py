@@ -10,14 +10,9 @@ NOTHING = "–"  # noqa: RUF001 (a dash, not a hyphen)
 
 
 def number(value: float | None, like: float | None = None) -> str:
-    """Write a number with three significant digits, or with as many decimals as another one.
+    """Write a number with three significant digits, or with as many decimals as `like`, whose interval it may end.
 
-    Parameters
-    ----------
-    value
-        None, or one that is not finite, is a dash.
-    like
-        The number whose decimals to use, such as the value of an interval's ends.
+    None, and what is not finite, is a dash.
     """
     if value is None or not math.isfinite(value):
         return NOTHING

@@ -98,14 +98,7 @@ def place(cells: PlottedCells, method: Embedding) -> Placement:
 def draw_embedding(cells: PlottedCells, placement: Placement, overlay: bool = True) -> Figure:
     """Draw real cells and the cells of every generator, coloured by label, with the real ones in grey behind.
 
-    Parameters
-    ----------
-    cells
-        All systems.
-    placement
-        From `place`.
-    overlay
-        Whether to add a panel with the cells of the first generator among the real ones.
+    The placement is from `place`; `overlay` adds a panel with the cells of the first generator among the real ones.
     """
     from matplotlib.figure import Figure
 

@@ -87,20 +87,9 @@ def draw_dispersions(ax: Axes, cells: PlottedCells) -> None:
 
 
 def median_curve(x: Genes, y: Genes, share: float = 0.5, most_bins: int = 30) -> tuple[np.ndarray, np.ndarray]:
-    """Compute a quantile of y in bins of x, fewer bins for fewer genes.
+    """Compute a quantile of y in bins of x, at most `most_bins` and fewer for fewer genes.
 
-    Parameters
-    ----------
-    x, y
-        One value each per gene.
-    share
-        Which quantile of y.
-    most_bins
-        How many bins with very many genes.
-
-    Returns
-    -------
-    The middle of every bin, and the quantile there: NaN, a gap in a line, where a bin holds fewer than 8 genes.
+    Returns the middle of every bin, and the quantile there: NaN, a gap in a line, where a bin holds fewer than 8 genes.
     """
     if len(x) == 0:
         return np.zeros(0), np.zeros(0)

@@ -38,14 +38,7 @@ class LabelExpression:
 def expression_by_label(cells: Cells, own: np.ndarray, labels: list[str]) -> LabelExpression:
     """Average log1p CP10K over the cells of every label, and count the cells with a count.
 
-    Parameters
-    ----------
-    cells
-        The cells of one system.
-    own
-        The label of every cell.
-    labels
-        Which labels, in the order of the rows; one without cells has zeros.
+    The label of every cell is `own`; the rows are in the order of `labels`, and one without cells has zeros.
     """
     member = np.stack([own == label for label in labels]).astype(np.float64)
     n_cells = member.sum(axis=1)
@@ -81,18 +74,9 @@ def choose_markers(
 
 
 def draw_markers(cells: PlottedCells, fitting: Cells) -> Figure | None:
-    """Draw the markers of every label, real beside generated, on the same scales.
+    """Draw the markers of every label, real beside generated, on the same scales; generators without labels are left out.
 
-    Parameters
-    ----------
-    cells
-        All systems; generators without labels are left out.
-    fitting
-        Real cells, other than the judged ones, that the markers are chosen from.
-
-    Returns
-    -------
-    None when there are fewer than two labels.
+    The markers are chosen from `fitting`, real cells that are not compared. None when there are fewer than two labels.
     """
     if cells.label is None or cells.label not in fitting.labels:
         return None

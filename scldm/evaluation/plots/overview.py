@@ -72,17 +72,10 @@ def _title(report: EvaluationReport) -> str:
 
 
 def overview(cells: PlottedCells, title: str) -> Figure:
-    """Draw the cells of the reference, the first generator and a baseline, and compare their genes and depths.
+    """Draw the cells of the reference, the first generator and the first baseline, and compare their genes and depths.
 
     Above: cells on the two principal components of real and generated cells together, coloured by label, the real
     cells in grey behind. Below: means of all genes, zeros against abundance, and sequencing depth.
-
-    Parameters
-    ----------
-    cells
-        The reference and one generator at least.
-    title
-        Headline.
     """
     from matplotlib.figure import Figure
 
