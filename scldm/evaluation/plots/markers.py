@@ -74,7 +74,7 @@ def choose_markers(
 
 
 def draw_markers(cells: PlottedCells, fitting: Cells) -> Figure | None:
-    """Draw the markers of every label, real beside generated, on the same scales; generators without labels are left out.
+    """Draw the markers of every label, real beside generated, on the same scales; who has no labels is left out.
 
     The markers are chosen from `fitting`, real cells that are not compared. None when there are fewer than two labels.
     """
