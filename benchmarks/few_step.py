@@ -26,9 +26,10 @@ from scldm import ScLDM
 from scldm.commands.markdown import markdown_table
 from scldm.data import open_source
 from scldm.evaluation.cells import Cells, read_cells
-from scldm.evaluation.distances import frechet_distance, wasserstein2
-from scldm.evaluation.preparation import split, stratified_choice
-from scldm.evaluation.space import FeatureSpace
+from scldm.evaluation.draws import split, stratified_choice
+from scldm.evaluation.metrics.frechet import frechet_distance
+from scldm.evaluation.metrics.transport import wasserstein2
+from scldm.evaluation.spaces import FeatureSpace
 from scldm.prior.few_step import fit_to_prior
 from scldm.prior.latents import LatentStore
 from scldm.training.run import encoded_blocks

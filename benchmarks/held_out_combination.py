@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from scldm.config import RunConfig
 from scldm.data import read_counts, split_cells
-from scldm.evaluation.space import log1p_cp10k
+from scldm.evaluation.cells import log1p_cp10k
 from scldm.model import ScLDM
 
 

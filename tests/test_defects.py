@@ -19,7 +19,7 @@ from scldm.config import RunConfig, TrainingConfig, VAEConfig
 from scldm.data.batch import CellBatch
 from scldm.data.sampler import EpochOrder
 from scldm.errors import UserError
-from scldm.evaluation.distances import median_bandwidth, mmd2
+from scldm.evaluation.metrics.kernels import median_bandwidth, mmd2
 from scldm.generation.request import CHUNK_CELLS, GenerationRequest
 from scldm.model import ScLDM
 from scldm.networks import build_prior

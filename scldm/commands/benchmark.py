@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 
 import scldm
 from scldm.commands.evaluate import read_h5ad, write_report
-from scldm.commands.markdown import figure_table
+from scldm.commands.markdown import metric_table
 from scldm.commands.output import check_result_directory
 from scldm.config import RunConfig
 from scldm.data.counts import find_counts, read_counts
@@ -32,7 +32,7 @@ from scldm.evaluation import EvaluationReport, evaluate
 from scldm.evaluation.baselines import joint_labels
 from scldm.evaluation.baselines.scvi import SCVI, is_installed
 from scldm.evaluation.cells import read_cells
-from scldm.evaluation.fidelity import MIN_CELLS
+from scldm.evaluation.prepare import MIN_CELLS
 from scldm.generation.reconstruct import reconstruct
 from scldm.generation.request import GenerationRequest
 from scldm.model import ScLDM
@@ -195,7 +195,7 @@ def benchmark(
         for name, cells in (("cells", generated["scldm"]), ("train", train), ("held_out", held_out)):
             cells.write_h5ad(partial / f"{name}.h5ad")
         write_report(report, partial, embedding)
-        (partial / "table.md").write_text(figure_table({data.stem: report}, list(report.systems)), encoding="utf-8")
+        (partial / "table.md").write_text(metric_table({data.stem: report}, report.systems.names), encoding="utf-8")
         (partial / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(work)
     return report

@@ -12,10 +12,9 @@ import anndata as ad
 from scldm.commands.output import check_result_directory
 from scldm.data.h5ad import open_h5ad
 from scldm.errors import UserError
-from scldm.evaluation import EvaluationReport
+from scldm.evaluation import EvaluationReport, draw_overview, write_page
 from scldm.evaluation import evaluate as judge
-from scldm.evaluation.html import write_html
-from scldm.evaluation.pictures.embedding import Embedding
+from scldm.evaluation.plots.embedding import Embedding
 from scldm.model import ScLDM
 from scldm.training.checkpoint import atomic_directory
 
@@ -84,8 +83,8 @@ def evaluate(
 def write_report(report: EvaluationReport, directory: Path, embedding: Embedding) -> None:
     """Write `REPORT_FILES` into an existing directory."""
     report.save(directory / "metrics.json")
-    report.plot(directory / "figure.png")
-    write_html(report, directory / "report.html", embedding)
+    draw_overview(report, directory / "figure.png")
+    write_page(report, directory / "report.html", embedding)
 
 
 def read_h5ad(path: Path) -> ad.AnnData:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from scldm.evaluation.findings import Finding
     from scldm.evaluation.labels import LabelFidelity
     from scldm.evaluation.metrics import METRICS, Limit, Metric, metric
+    from scldm.evaluation.page import write_page
+    from scldm.evaluation.plots import draw_overview
     from scldm.evaluation.prepare import GeneOverlap
     from scldm.evaluation.records import MetricInfo, Record, Row
     from scldm.evaluation.report import EvaluationReport
@@ -30,8 +32,10 @@ __all__ = [
     "Row",
     "System",
     "Systems",
+    "draw_overview",
     "evaluate",
     "metric",
+    "write_page",
 ]
 
 _MODULES = {
@@ -48,8 +52,10 @@ _MODULES = {
     "Row": "records",
     "System": "systems",
     "Systems": "systems",
+    "draw_overview": "plots",
     "evaluate": "run",
     "metric": "metrics",
+    "write_page": "page",
 }
 
 

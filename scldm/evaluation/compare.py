@@ -26,16 +26,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One side of a comparison.
+    """One side of a comparison: cells, their positions in every space, and their bootstrap weights.
 
-    Attributes
-    ----------
-    cells
-        Counts and labels.
-    features
-        Positions of the cells in every space, by its name.
-    weights
-        How often every cell is in every bootstrap resample.
+    A weight is how often a cell is in a bootstrap resample.
     """
 
     cells: Cells
@@ -98,19 +91,8 @@ class Comparison:
 
     For most metrics both sides have equally many cells and the reference is one half of the held-out cells. A metric
     over *all* cells has all held-out cells on one side and all cells of the system on the other; the ceiling's are then
-    the held-out cells themselves.
-
-    Attributes
-    ----------
-    fitted
-        What was fitted on training cells.
-    reference, system
-        The two sides.
-    release
-        All cells of the system, which is what an attacker would have (of very many, a part); of the ceiling the half
-        that is compared.
-    split
-        Number of the split.
+    the held-out cells themselves. The release is all cells of the system, which is what an attacker would have (of very
+    many, a part); of the ceiling it is the half that is compared.
     """
 
     fitted: Fitted
@@ -129,17 +111,7 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One division of the held-out cells, and as many cells of every system.
-
-    Attributes
-    ----------
-    reference
-        One half of the held-out cells.
-    systems
-        By name; ``ceiling`` is the other half.
-    number
-        Which division.
-    """
+    """One half of the held-out cells, and as many cells of every system; ``ceiling`` is the other half."""
 
     reference: Side
     systems: Mapping[str, Side]
@@ -149,18 +121,7 @@ class Split:
 def take_split(held_out: Side, systems: Mapping[str, Side], n_cells: int, number: int, seed: int) -> Split:
     """Divide the held-out cells in halves, and take as many cells of every system, by label.
 
-    Parameters
-    ----------
-    held_out
-        All real cells that may be compared.
-    systems
-        All cells of the others, by name; ``ceiling`` stands for the other half of the held-out cells.
-    n_cells
-        On either side.
-    number
-        Which division.
-    seed
-        Of the halves and of what is taken.
+    The system ``ceiling`` stands for the other half of the held-out cells. Every number gives another division.
     """
 
     def take(side: Side, purpose: str) -> Side:
@@ -181,8 +142,7 @@ class DrawnCells:
     Attributes
     ----------
     sides
-        ``reference`` and every system by name, all with equally many cells. The profile ``published`` has no
-        ``ceiling``.
+        ``reference`` and every system by name, all with equally many cells.
     fitted
         What was fitted on training cells.
     label

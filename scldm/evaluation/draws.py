@@ -17,36 +17,16 @@ def rng_for(seed: int, purpose: str) -> np.random.Generator:
 def split(labels: pd.DataFrame, n_parts: int, rng: np.random.Generator) -> list[Int[np.ndarray, " part"]]:
     """Split cells into parts whose sizes differ by one at most, each with its share of every label.
 
-    Parameters
-    ----------
-    labels
-        One row per cell; the first column stratifies, if there is any.
-    n_parts
-        Number of parts.
-    rng
-        Source of randomness.
-
-    Returns
-    -------
-    The positions of the cells of each part, increasing.
+    The first column of the labels stratifies, if there is any. Positions are increasing.
     """
     order = _grouped_by_label(labels, rng)
     return [np.sort(order[part::n_parts]) for part in range(n_parts)]
 
 
 def stratified_choice(labels: pd.DataFrame, n_cells: int, rng: np.random.Generator) -> Int[np.ndarray, " chosen"]:
-    """Draw cells without replacement so that every label keeps its share, to within one cell.
+    """Draw cells without replacement so that every label keeps its share, to within one cell; see `split`.
 
-    Parameters
-    ----------
-    labels, rng
-        As in `split`.
-    n_cells
-        Cells to draw; all are taken if there are no more.
-
-    Returns
-    -------
-    The positions of the chosen cells, increasing.
+    All cells are taken if there are no more than that.
     """
     if len(labels) <= n_cells:
         return np.arange(len(labels))

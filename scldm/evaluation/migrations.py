@@ -8,7 +8,7 @@ from typing import Any
 from scldm.errors import UserError
 from scldm.evaluation.metrics import METRICS
 from scldm.evaluation.metrics.kernels import MMD2_PUBLISHED
-from scldm.evaluation.records import PRIMARY_SPACE
+from scldm.evaluation.records import PRIMARY_SPACE, in_words
 from scldm.evaluation.systems import Systems
 
 __all__ = ["FORMAT_VERSION", "to_present_format"]
@@ -79,4 +79,4 @@ def _split_name(name: str, arguments: Iterable[str]) -> tuple[str, str | None]:
 def _display_name(name: str) -> str:
     """Give the name that a metric has today; words of its key for one that is no longer known."""
     known = {**METRICS, MMD2_PUBLISHED.info.name: MMD2_PUBLISHED}
-    return known[name].info.display_name if name in known else name.replace("_", " ").capitalize()
+    return known[name].info.display_name if name in known else in_words(name)

@@ -48,12 +48,8 @@ class PreparedCells:
 
     Attributes
     ----------
-    held_out
-        Real cells to compare with.
-    generated
-        Those of every generator, and of every baseline that was given.
-    train
-        Training cells; None when none were given.
+    held_out, generated, train
+        Real cells to compare with; cells of every generator and every given baseline; training cells, if given.
     fitting
         Real cells to fit spaces, classifiers and baselines on; not among `held_out` unless the profile wants it so.
     fitting_rows
@@ -87,20 +83,10 @@ def prepare(
     seed: int,
     max_cells: int,
 ) -> PreparedCells:
-    """Read and check the files, and choose the genes and the cells to fit on.
+    """Read and check the files, and choose the genes and the cells to fit on; see `evaluate`.
 
-    Parameters
-    ----------
-    real, generated, train, conditions, layer, seed, max_cells
-        As in `evaluate`.
-    halves
-        Whether the reference is one half of the held-out cells, and fitting needs other cells. Otherwise all real cells
-        are both, with all their genes.
-
-    Raises
-    ------
-    UserError
-        If a file cannot be judged or there are too few cells.
+    With `halves` the reference is one half of the held-out cells, and fitting needs other cells. Otherwise all real
+    cells are both, with all their genes. Raises ``UserError`` if a file cannot be judged or there are too few cells.
     """
     titles = {name: "the generated cells" if name == "generated" else f"the cells of '{name}'" for name in generated}
     real_cells = read_cells(real, "the real cells", layer, conditions, optional=False)
@@ -145,23 +131,10 @@ def choose_genes(
     fitting: Cells,
     min_cells: int = MIN_CELLS_PER_GENE,
 ) -> tuple[pd.Index, GeneOverlap]:
-    """Choose the genes to judge: those in every file that enough fitting cells show.
+    """Choose the genes to judge: those in every file that at least `min_cells` of the fitting cells show.
 
-    Parameters
-    ----------
-    real, train
-        The held-out and the training cells, if there are any.
-    generated
-        Cells of every generator, by what the file is called.
-    fitting
-        The cells that decide which genes are seen.
-    min_cells
-        In how many of them a gene must be seen.
-
-    Raises
-    ------
-    UserError
-        If less than half of the genes that are seen in the fitting cells are in every file.
+    The generated cells come by what their file is called. Raises ``UserError`` if less than half of the genes that the
+    fitting cells show are in every file.
     """
     seen = np.bincount(fitting.counts.indices[fitting.counts.data > 0], minlength=len(fitting.genes))
     candidates = fitting.genes[seen >= min_cells]

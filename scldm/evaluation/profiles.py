@@ -32,21 +32,7 @@ PUBLISHED_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Everything that a profile compares.
-
-    Attributes
-    ----------
-    metrics
-        What to compute.
-    fitted
-        What was fitted on training cells.
-    held_out, systems
-        All cells.
-    n_cells
-        Cells on either side of a comparison.
-    seed
-        Of what is taken.
-    """
+    """Everything that a profile compares: what to compute, and all cells, placed in the spaces."""
 
     metrics: Sequence[Metric]
     fitted: Fitted
@@ -77,17 +63,7 @@ def place_all(
     seed: int,
     n_resamples: int,
 ) -> Placed:
-    """Place every system in spaces that are fitted on training cells, beside a ceiling.
-
-    Parameters
-    ----------
-    cells
-        All cells, with the judged genes.
-    generators
-        Names of the judged generators.
-    conditions, model, seed, n_resamples
-        As in `evaluate`.
-    """
+    """Place every system in spaces that are fitted on training cells, beside a ceiling; see `evaluate`."""
     spaces = fit_spaces(cells.fitting, model, seed)
     n_baseline = max(cells.n_cells, min(len(cells.held_out), MAX_BASELINE_CELLS))
     everyone = _in_order(cells, generators, fit_baselines(cells.fitting, n_baseline, seed))
@@ -105,7 +81,7 @@ def place_all(
 def place_published(
     cells: PreparedCells, generators: Sequence[str], conditions: Sequence[str], *, seed: int, n_resamples: int
 ) -> Placed:
-    """Place every system in a space that is fitted on all real cells, without a ceiling; see `place_all`."""
+    """Place every system in a space that is fitted on all real cells, without a ceiling."""
     baselines = {} if cells.train is None else fit_baselines(cells.train, cells.n_cells, seed)
     spaces = {PRIMARY_SPACE: FeatureSpace.fit(cells.held_out.log1p_cp10k, seed=seed)}
     held_out = place(cells.held_out, spaces, "the real cells", seed, n_resamples)

@@ -16,6 +16,7 @@ __all__ = [
     "Record",
     "Row",
     "Value",
+    "in_words",
     "rows_of",
 ]
 
@@ -60,6 +61,11 @@ class MetricInfo:
     group: Group
     direction: Direction
     description: str
+
+
+def in_words(name: str) -> str:
+    """Turn the name of a metric into words: ``marker_overlap`` is "Marker overlap"."""
+    return name.replace("_", " ").capitalize()
 
 
 @dataclass(frozen=True)

@@ -30,22 +30,9 @@ def score(
 ) -> tuple[Record, ...]:
     """Compute every metric for every system.
 
-    Parameters
-    ----------
-    metrics
-        What to compute.
-    fitted
-        What was fitted on training cells.
-    splits
-        From `take_split`, one at a time; values are averaged over them.
-    held_out, systems
-        All cells, for metrics that do not depend on their number.
-    conditions
-        The judged obs columns.
-
-    Returns
-    -------
-    Records by group, the primary space first; those of one metric and space or condition follow each other.
+    Values are averaged over the splits, which are looked at one after the other; metrics that do not depend on the
+    number of cells take all of them. Records come by group, the primary space first; those of one metric and space or
+    condition follow each other.
     """
     metrics = list(metrics)
     arguments = {one.info.name: _arguments(one, fitted, conditions) for one in metrics}
@@ -95,7 +82,7 @@ def _records(
     found: Mapping[_Key, Sequence[Estimate]],
     systems: Iterable[str],
 ) -> Iterator[Record]:
-    """Average estimates over splits, and bring them into the order of the table."""
+    """Average estimates over splits, in the order of the table."""
     groups, spaces = list(GROUPS), list(fitted.spaces)
     rows = [(one, argument) for one in metrics for argument in arguments[one.info.name]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import anndata as ad
 import numpy as np
@@ -23,18 +23,12 @@ MAX_STANDARDISED = 10.0
 _BLOCK_CELLS = 4096
 
 
-@runtime_checkable
 class Space(Protocol):
     """A map from cells to points between which distances are measured; the same for all systems."""
 
     @property
     def description(self) -> str:
         """What it is, in one line of the report."""
-        ...
-
-    @property
-    def n_features(self) -> int:
-        """Number of coordinates."""
         ...
 
     def transform(self, cells: Cells) -> Float[np.ndarray, "cells features"]:
@@ -46,12 +40,7 @@ class Space(Protocol):
 class FeatureSpace:
     """A linear map from log1p CP10K to the principal components of the cells that it was fitted on.
 
-    Attributes
-    ----------
-    mean
-        Mean of the fitted cells, log1p CP10K.
-    components
-        Orthonormal directions, the one with the most variance first.
+    The mean is that of the fitted cells; the components are orthonormal, the one with the most variance first.
     """
 
     mean: Float[np.ndarray, " genes"]
@@ -61,14 +50,7 @@ class FeatureSpace:
     def fit(cls, log1p_cp10k: csr_matrix, n_components: int = N_COMPONENTS, seed: int = 0) -> FeatureSpace:
         """Fit the principal components (centred, not scaled) without making the matrix dense.
 
-        Parameters
-        ----------
-        log1p_cp10k
-            log1p CP10K of the fitting cells, cells x genes.
-        n_components
-            Number of components; fewer when there are not enough cells or genes.
-        seed
-            Of the iterative solver's start vector.
+        There are fewer components where there are not enough cells or genes; the seed is of the solver's start vector.
         """
         from sklearn.decomposition import PCA
 
@@ -102,7 +84,7 @@ class VariableGeneSpace:
     mean, scale
         Mean and standard deviation of each in the fitting cells, log1p CP10K.
     pca
-        Principal components of the standardised genes: mean and directions.
+        Principal components of the standardised genes.
     """
 
     genes: Int[np.ndarray, " chosen"]
@@ -114,14 +96,7 @@ class VariableGeneSpace:
     def fit(cls, cells: Cells, n_genes: int = N_VARIABLE_GENES, seed: int = 0) -> VariableGeneSpace:
         """Choose genes as ``scanpy.pp.highly_variable_genes`` does (flavour ``seurat``), and fit the components.
 
-        Parameters
-        ----------
-        cells
-            The fitting cells.
-        n_genes
-            How many genes; all that vary, when there are no more.
-        seed
-            Of the iterative solver's start vector.
+        All genes that vary are taken when there are no more; the seed is of the solver's start vector.
         """
         from sklearn.decomposition import PCA
 
@@ -136,22 +111,17 @@ class VariableGeneSpace:
         return cls(genes, mean, scale, FeatureSpace(pca.mean_, pca.components_))
 
     @property
-    def n_features(self) -> int:
-        """Number of components."""
-        return self.pca.n_features
-
-    @property
     def description(self) -> str:
         """What it is."""
         return (
-            f"{self.n_features} principal components of the {len(self.genes):,} most variable genes, log1p CP10K "
+            f"{self.pca.n_features} principal components of the {len(self.genes):,} most variable genes, log1p CP10K "
             f"standardised and clipped at {MAX_STANDARDISED:.0f}"
         )
 
     def transform(self, cells: Cells) -> Float[np.ndarray, "cells features"]:
         """Project cells into the space."""
         values = cells.log1p_cp10k[:, self.genes]
-        features = np.zeros((len(cells), self.n_features))
+        features = np.zeros((len(cells), self.pca.n_features))
         for start in range(0, len(cells), _BLOCK_CELLS):
             rows = slice(start, start + _BLOCK_CELLS)
             standardised = (values[rows].toarray() - self.mean) / self.scale
@@ -186,14 +156,9 @@ def _variable_genes(log1p_cp10k: csr_matrix, n_genes: int) -> Int[np.ndarray, " 
 
 @dataclass(frozen=True, eq=False)
 class LatentSpace:
-    """The latent space of a model, each coordinate divided by its spread over the fitting cells.
+    """The latent space of a model, each coordinate divided by its standard deviation over the fitting cells.
 
-    Attributes
-    ----------
-    model
-        Anything with ``get_latent_representation(adata)`` that gives one row per cell.
-    scale
-        Standard deviation of every coordinate over the fitting cells.
+    The model is anything with ``get_latent_representation(adata)`` that gives one row per cell.
     """
 
     model: Any
@@ -203,31 +168,16 @@ class LatentSpace:
     def fit(cls, model: Any, cells: Cells) -> LatentSpace:
         """Encode the fitting cells and measure the spread of every coordinate.
 
-        Parameters
-        ----------
-        model
-            Anything with ``get_latent_representation(adata)``.
-        cells
-            The fitting cells.
-
-        Raises
-        ------
-        ValueError
-            If the model does not give one finite row of numbers per cell.
+        Raises ``ValueError`` if the model does not give one finite row of numbers per cell.
         """
         scale = _encode(model, cells).std(axis=0)
         scale[scale < 1e-12] = 1.0
         return cls(model, scale)
 
     @property
-    def n_features(self) -> int:
-        """Number of latent coordinates."""
-        return len(self.scale)
-
-    @property
     def description(self) -> str:
         """What it is."""
-        return f"{self.n_features} latent coordinates of the given model, standardised"
+        return f"{len(self.scale)} latent coordinates of the given model, standardised"
 
     def transform(self, cells: Cells) -> Float[np.ndarray, "cells features"]:
         """Encode cells."""

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scldm.evaluation.bootstrap import Estimate
 from scldm.evaluation.compare import Comparison, Side
 from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS, frequent_labels
+from scldm.evaluation.metrics.arrays import Rows
 from scldm.evaluation.metrics.quantiles import median_ratio
 from scldm.evaluation.metrics.registry import Limit, fold, metric, more
 
@@ -18,7 +19,6 @@ __all__ = ["kolmogorov_smirnov"]
     "depth_ratio",
     group="depth",
     direction="closest to ceiling",
-    display_name="Depth ratio",
     description="Median library size (UMI counts) divided by that of the reference.",
     limits=(
         Limit(
@@ -82,17 +82,17 @@ def _depth_ks_within(c: Comparison, condition: str) -> Estimate | None:
     return Estimate.of(np.average(each, axis=0, weights=[len(reference) for _, reference in cells]))
 
 
-def _statistics(system: Side, reference: Side) -> Float[np.ndarray, " rows"]:
+def _statistics(system: Side, reference: Side) -> Rows:
     """Compute the statistic for the cells as they are, then for every resample."""
     return kolmogorov_smirnov(system.cells.library_size, reference.cells.library_size, system.rows, reference.rows)
 
 
 def kolmogorov_smirnov(
-    system: Float[np.ndarray, " cells"],
-    reference: Float[np.ndarray, " reference_cells"],
-    system_weights: Float[np.ndarray, "rows cells"],
-    reference_weights: Float[np.ndarray, "rows reference_cells"],
-) -> Float[np.ndarray, " rows"]:
+    system: Float[np.ndarray, " n"],
+    reference: Float[np.ndarray, " m"],
+    system_weights: Float[np.ndarray, "rows n"],
+    reference_weights: Float[np.ndarray, "rows m"],
+) -> Rows:
     """Compute the largest difference between two cumulative distributions, for every row of weights.
 
     0 when they are equal, 1 when they do not overlap.

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from scldm.evaluation.bootstrap import Estimate
 from scldm.evaluation.compare import Comparison
+from scldm.evaluation.metrics.arrays import WeightsX, WeightsY, X, Y
 from scldm.evaluation.metrics.nearest import blocks
 from scldm.evaluation.metrics.registry import Limit, metric, times
 
@@ -42,7 +43,7 @@ def _frechet_distance(c: Comparison, space: str) -> Estimate:
     return frechet_estimate(system, reference, c.system.weights, c.reference.weights)
 
 
-def frechet_distance(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m features"]) -> float:
+def frechet_distance(x: X, y: Y) -> float:
     """Compute the squared Frechet distance between the Gaussians with the means and covariances of two samples.
 
     ``|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x^(1/2) S_y S_x^(1/2))^(1/2))``, as in the Frechet inception distance
@@ -51,19 +52,12 @@ def frechet_distance(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m
     return float(_frechet(*_moments(x, np.ones((1, len(x)))), *_moments(y, np.ones((1, len(y)))))[0])
 
 
-def frechet_estimate(
-    x: Float[np.ndarray, "n features"],
-    y: Float[np.ndarray, "m features"],
-    weights_x: Float[np.ndarray, "resamples n"],
-    weights_y: Float[np.ndarray, "resamples m"],
-) -> Estimate:
+def frechet_estimate(x: X, y: Y, weights_x: WeightsX, weights_y: WeightsY) -> Estimate:
     """Estimate the squared Frechet distance; see `frechet_distance`."""
     return Estimate(frechet_distance(x, y), _frechet(*_moments(x, weights_x), *_moments(y, weights_y)))
 
 
-def _moments(
-    x: Float[np.ndarray, "cells features"], weights: Float[np.ndarray, "resamples cells"]
-) -> tuple[np.ndarray, np.ndarray]:
+def _moments(x: X, weights: WeightsX) -> tuple[np.ndarray, np.ndarray]:
     """Compute means [resamples, features] and covariances [resamples, features, features] under every weighting."""
     n_features = x.shape[1]
     upper = np.triu_indices(n_features)

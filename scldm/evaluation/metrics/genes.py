@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from scldm.evaluation.bootstrap import Estimate
 from scldm.evaluation.cells import gene_means
 from scldm.evaluation.compare import Comparison, Side
+from scldm.evaluation.metrics.arrays import Rows
 from scldm.evaluation.metrics.moments import GeneMoments, dispersion_trend_error, zero_curve_error
 from scldm.evaluation.metrics.pearson import pearson_rows
 from scldm.evaluation.metrics.registry import Limit, metric, more, times
@@ -26,7 +27,6 @@ N_DISPERSION_BINS = 10
     "gene_mean_correlation",
     group="genes",
     direction="higher",
-    display_name="Gene mean correlation",
     description="Pearson correlation over genes of mean log1p CP10K.",
 )
 def _gene_mean_correlation(c: Comparison) -> Estimate | None:
@@ -59,7 +59,6 @@ def _gene_mean_mae(c: Comparison) -> Estimate | None:
     "gene_variance_correlation",
     group="genes",
     direction="higher",
-    display_name="Gene variance correlation",
     description="Pearson correlation of log10 variance of log1p CP10K, over genes that vary on both sides.",
 )
 def _gene_variance_correlation(c: Comparison) -> Estimate | None:
@@ -91,7 +90,6 @@ def _zero_fraction_mae(c: Comparison) -> Estimate | None:
     "zero_fraction_curve",
     group="genes",
     direction="lower",
-    display_name="Zero fraction curve",
     description="Difference of the curves of zeros against abundance: mean over bins of mean UMI counts (0.03 to 30, "
     "four per factor of ten) of the absolute difference between the median shares of cells without a count.",
     limits=(
@@ -113,7 +111,6 @@ def _zero_fraction_curve(c: Comparison) -> Estimate | None:
     "dispersion_trend",
     group="genes",
     direction="lower",
-    display_name="Dispersion trend",
     description="Difference of the trends of overdispersion against abundance: mean over bins of equally many genes of "
     "the absolute difference between median log10 dispersions (negative binomial given depth, method of moments; genes "
     f"with {MIN_COUNTS_FOR_DISPERSION} UMI counts per fitting cell or more).",
@@ -136,7 +133,6 @@ def _dispersion_trend(c: Comparison) -> Estimate | None:
     "dispersion_correlation",
     group="genes",
     direction="higher",
-    display_name="Dispersion correlation",
     description="Pearson correlation of log10 dispersions over the genes of dispersion_trend.",
 )
 def _dispersion_correlation(c: Comparison) -> Estimate | None:
@@ -148,7 +144,7 @@ def _from_moments(c: Comparison, name: str) -> Estimate | None:
     return Estimate.of(c.once("moments", lambda: _compare_moments(c))[name])
 
 
-def _compare_moments(c: Comparison) -> dict[str, Float[np.ndarray, " rows"] | None]:
+def _compare_moments(c: Comparison) -> dict[str, Rows | None]:
     """Compute the metrics that need nothing but the moments of both sides."""
     expressed, n_abundant = _expressed_genes(c.fitted.fitting)
     # moments are large (resamples x genes): of both sides, only those of the reference are needed again

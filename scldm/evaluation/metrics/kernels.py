@@ -10,18 +10,12 @@ from scipy.spatial.distance import cdist
 
 from scldm.evaluation.bootstrap import Estimate
 from scldm.evaluation.compare import Comparison
+from scldm.evaluation.metrics.arrays import WeightsX, WeightsY, X, Y
 from scldm.evaluation.metrics.nearest import blocks, squared_distances
 from scldm.evaluation.metrics.registry import Metric, metric
 from scldm.evaluation.records import MetricInfo
 
-__all__ = [
-    "BANDWIDTH_FACTORS",
-    "MMD2_PUBLISHED",
-    "PUBLISHED_BANDWIDTHS",
-    "median_bandwidth",
-    "mmd2",
-    "mmd2_estimate",
-]
+__all__ = ["BANDWIDTH_FACTORS", "MMD2_PUBLISHED", "PUBLISHED_BANDWIDTHS", "median_bandwidth", "mmd2", "mmd2_estimate"]
 
 #: Squared widths of the kernels of `mmd2_estimate`, in units of the median squared distance between reference cells.
 BANDWIDTH_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -65,7 +59,7 @@ MMD2_PUBLISHED = Metric(
 )
 
 
-def median_bandwidth(reference: Float[np.ndarray, "n features"]) -> float:
+def median_bandwidth(reference: X) -> float:
     """Choose a Gaussian kernel's standard deviation by the median heuristic.
 
     Twice its square is the median squared distance between reference cells (1,000 of them, evenly spaced), so that the
@@ -77,25 +71,12 @@ def median_bandwidth(reference: Float[np.ndarray, "n features"]) -> float:
     return float(np.sqrt(median / 2)) or 1.0
 
 
-def mmd2(
-    x: Float[np.ndarray, "n features"],
-    y: Float[np.ndarray, "m features"],
-    bandwidths: Sequence[float],
-    unbiased: bool = True,
-) -> float:
+def mmd2(x: X, y: Y, bandwidths: Sequence[float], unbiased: bool = True) -> float:
     """Compute the squared maximum mean discrepancy under a sum of Gaussian kernels (Gretton et al., 2012).
 
-    The kernel is ``sum_s exp(-|a - b|^2 / (2 s^2))`` over the bandwidths s.
-
-    Parameters
-    ----------
-    x, y
-        The two samples.
-    bandwidths
-        The standard deviations s, in units of the feature space.
-    unbiased
-        Leave a point's similarity with itself out (U-statistic; zero on average for equal distributions and
-        sometimes negative). False is the biased V-statistic, which is never negative.
+    The kernel is ``sum_s exp(-|a - b|^2 / (2 s^2))`` over the bandwidths s, in units of the feature space. Unbiased, a
+    point's similarity with itself is left out (U-statistic; zero on average for equal distributions and sometimes
+    negative); the biased V-statistic is never negative.
     """
 
     def total(a: np.ndarray, b: np.ndarray) -> float:
@@ -113,26 +94,12 @@ def mmd2(
     return within_x / n**2 + within_y / m**2 - 2 * between
 
 
-def mmd2_estimate(
-    x: Float[np.ndarray, "n features"],
-    y: Float[np.ndarray, "m features"],
-    median: float,
-    weights_x: Float[np.ndarray, "resamples n"],
-    weights_y: Float[np.ndarray, "resamples m"],
-) -> Estimate:
+def mmd2_estimate(x: X, y: Y, median: float, weights_x: WeightsX, weights_y: WeightsY) -> Estimate:
     """Estimate the unbiased squared maximum mean discrepancy under the mean of five Gaussian kernels.
 
-    The kernels are ``exp(-|a - b|^2 / (median f))`` with f = 1/4, 1/2, 1, 2 and 4. With weights w the statistic is
-    ``sum_{i != j} w_i w_j k_ij / sum_{i != j} w_i w_j`` and so on, so that a cell drawn twice is not its own neighbour.
-
-    Parameters
-    ----------
-    x, y
-        The two samples.
-    median
-        Median squared distance between reference cells.
-    weights_x, weights_y
-        From `draw_weights`.
+    The kernels are ``exp(-|a - b|^2 / (median f))`` with f = 1/4, 1/2, 1, 2 and 4 and the median squared distance
+    between reference cells. With weights w the statistic is ``sum_{i != j} w_i w_j k_ij / sum_{i != j} w_i w_j`` and so
+    on, so that a cell drawn twice is not its own neighbour.
     """
     within_x = _kernel_means(x, x, median, weights_x, weights_x, same=True)
     within_y = _kernel_means(y, y, median, weights_y, weights_y, same=True)
@@ -142,12 +109,7 @@ def mmd2_estimate(
 
 
 def _kernel_means(
-    a: Float[np.ndarray, "n features"],
-    b: Float[np.ndarray, "m features"],
-    median: float,
-    weights_a: Float[np.ndarray, "resamples n"],
-    weights_b: Float[np.ndarray, "resamples m"],
-    same: bool,
+    a: X, b: Y, median: float, weights_a: WeightsX, weights_b: WeightsY, same: bool
 ) -> Float[np.ndarray, " 1+resamples"]:
     """Compute the mean kernel between two samples: first as they are, then under every resample's weights."""
     total = np.zeros(1 + len(weights_a))

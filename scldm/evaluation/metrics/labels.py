@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from scldm.evaluation.bootstrap import Estimate, weighted_mean
 from scldm.evaluation.compare import Comparison, Fitted, Side
 from scldm.evaluation.labels import COMBINATION, MIN_CELLS_PER_LABEL, LabelFidelity, known_labels
+from scldm.evaluation.metrics.arrays import Rows
 from scldm.evaluation.metrics.registry import Limit, less, metric, more
 from scldm.evaluation.records import Value
 
@@ -23,7 +24,6 @@ __all__ = ["agreement", "combined_labels", "label_fidelity", "recognised", "wors
     "label_agreement",
     group="labels",
     direction="closest to ceiling",
-    display_name="Label agreement",
     description="Share of the system's cells that a logistic regression, trained on real cells in the primary space, "
     "recognises as what their label says, with labels as frequent as in held-out cells (over those that both have); "
     "more than the ceiling means labels that are told apart too easily.",
@@ -58,7 +58,6 @@ def _label_agreement(c: Comparison, condition: str) -> Estimate | None:
     "label_agreement_joint",
     group="labels",
     direction="closest to ceiling",
-    display_name="Label agreement joint",
     description="Share of the system's cells of which all judged labels are recognised at once (with two or more "
     "conditions), with combinations of labels as frequent as in held-out cells.",
     all_cells=True,
@@ -72,7 +71,6 @@ def _label_agreement_joint(c: Comparison) -> Estimate | None:
     "label_worst_gap",
     group="labels",
     direction="lower",
-    display_name="Label worst gap",
     description="Largest absolute difference in label agreement between the system's and held-out real cells of one "
     f"label, over labels with more than {MIN_CELLS_PER_LABEL} held-out cells and at least {MIN_CELLS_PER_LABEL} of the "
     "system.",
@@ -86,17 +84,8 @@ def _label_worst_gap(c: Comparison, condition: str) -> Estimate | None:
 
 def recognised(
     fitted: Fitted, side: Side, conditions: Sequence[str]
-) -> tuple[np.ndarray, Float[np.ndarray, " known"]] | None:
+) -> tuple[Int[np.ndarray, " known"], Float[np.ndarray, " known"]] | None:
     """Find which cells of a side are recognised as what their labels say, in all given columns at once.
-
-    Parameters
-    ----------
-    fitted
-        Classifiers, trained in the primary space.
-    side
-        The cells.
-    conditions
-        Columns of labels.
 
     Returns
     -------
@@ -134,17 +123,6 @@ def agreement(fitted: Fitted, real: Side, system: Side, conditions: Sequence[str
     Labels differ in how easily they are recognised, so a system with other shares of them would score higher or lower
     for that alone.
 
-    Parameters
-    ----------
-    fitted
-        Classifiers.
-    real
-        All held-out cells.
-    system
-        All cells of one system.
-    conditions
-        Columns of labels, all of which are to be recognised.
-
     Returns
     -------
     The mean over labels (with several columns: combinations of labels) that both sides have of the share recognised,
@@ -170,23 +148,9 @@ def agreement(fitted: Fitted, real: Side, system: Side, conditions: Sequence[str
 
 
 def worst_gap(fitted: Fitted, real: Side, system: Side, condition: str) -> Estimate | None:
-    """Find the label whose cells are recognised most differently from real ones.
+    """Find the largest absolute difference in agreement between cells of one label and real ones.
 
-    Parameters
-    ----------
-    fitted
-        Classifiers.
-    real
-        All held-out cells.
-    system
-        All cells of one system.
-    condition
-        Column of labels.
-
-    Returns
-    -------
-    The largest absolute difference in agreement over labels with more than 20 held-out cells and at least 20 cells of
-    the system; None without such a label.
+    It is over labels with more than 20 held-out cells and at least 20 cells of the system; None without such a label.
     """
     rates = []
     for side, fewest in ((real, MIN_CELLS_PER_LABEL + 1), (system, MIN_CELLS_PER_LABEL)):
@@ -207,20 +171,8 @@ def label_fidelity(
 ) -> tuple[LabelFidelity, ...]:
     """Judge every label of every condition, and every combination of labels when there are several conditions.
 
-    Parameters
-    ----------
-    fitted
-        Classifiers; a condition without one (a single label) is left out.
-    real
-        All held-out real cells.
-    systems
-        All cells of every system.
-    conditions
-        The judged columns.
-
-    Returns
-    -------
-    Label by label, the most frequent among real cells first; labels that only a system has come last.
+    A condition without a classifier (with a single label) is left out. The most frequent labels among real cells come
+    first; labels that only a system has come last.
     """
     judged = [condition for condition in conditions if condition in fitted.classifiers]
     groups = [[condition] for condition in judged] + ([judged] if len(judged) > 1 else [])
@@ -265,11 +217,8 @@ def _agreement(
 
 
 def _per_label(
-    labels: np.ndarray,
-    chosen: pd.Index,
-    values: Float[np.ndarray, " cells"],
-    weights: Float[np.ndarray, "resamples cells"],
-) -> Float[np.ndarray, "resamples+1 chosen"]:
+    labels: np.ndarray, chosen: pd.Index, values: np.ndarray, weights: Float[np.ndarray, "resamples cells"]
+) -> Float[np.ndarray, "rows chosen"]:
     """Sum a value over the cells of every chosen label: of the cells as they are, then per resample."""
     at = chosen.get_indexer(pd.Index(labels))
     cells = np.flatnonzero(at >= 0)
@@ -286,7 +235,7 @@ def _median_ratio(depths: Float[np.ndarray, " cells"], real: Float[np.ndarray, "
 
 def _rates(
     labels: np.ndarray, correct: Float[np.ndarray, " cells"], weights: Float[np.ndarray, "resamples cells"], fewest: int
-) -> dict[str, Float[np.ndarray, " rows"]]:
+) -> dict[str, Rows]:
     """Compute for every label with enough cells the share recognised: of the cells as they are, then per resample."""
     rates = {}
     for label, n_cells in Counter(labels).items():

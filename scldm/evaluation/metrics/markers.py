@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from scldm.evaluation.bootstrap import Estimate
 from scldm.evaluation.compare import Comparison
 from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS, frequent_labels, known_labels
+from scldm.evaluation.metrics.arrays import Rows
 from scldm.evaluation.metrics.moments import weighted_sums
 from scldm.evaluation.metrics.pearson import pearson_rows
 from scldm.evaluation.metrics.registry import Limit, lost, metric
@@ -21,15 +22,11 @@ N_MARKERS = 20
 # As in Seurat's FindMarkers (min.pct): a gene that hardly any cell of a label shows is no marker, only noise.
 MIN_DETECTED = 0.1
 
-# One statistic: for the cells as they are, then for every resample.
-Rows = Float[np.ndarray, " rows"]
-
 
 @metric(
     "marker_fold_change_correlation",
     group="genes",
     direction="higher",
-    display_name="Marker fold change correlation",
     description="Pearson correlation over genes of log fold changes (mean log1p CP10K of a label's cells minus that of "
     f"all others), averaged over labels with at least {MIN_CELLS_PER_LABEL} reference cells (0 for one of which the "
     f"system has fewer than {MIN_SYSTEM_CELLS}); over genes that {MIN_DETECTED:.0%} of the fitting cells of one of "
@@ -57,7 +54,6 @@ def _marker_fold_change_correlation(c: Comparison, condition: str) -> Estimate |
     "marker_overlap",
     group="genes",
     direction="higher",
-    display_name="Marker overlap",
     description=f"Share of the {N_MARKERS} genes with the largest log fold change of a label in the reference that are "
     f"among the {N_MARKERS} of the system, averaged over labels as in marker_fold_change_correlation.",
     scope="condition",
@@ -105,20 +101,8 @@ def fold_changes(
 ) -> list[Float[np.ndarray, "resamples+1 genes"]]:
     """Compute log fold changes of every gene: mean log1p CP10K of a label's cells minus that of all other cells.
 
-    Parameters
-    ----------
-    log1p_cp10k
-        Of some cells, cells x genes.
-    labels
-        Label of every cell; cells without one (None) count for nothing.
-    chosen
-        For which labels.
-    weights
-        How often every cell is in every resample.
-
-    Returns
-    -------
-    For every chosen label one row for the cells as they are (row 0) and one for every resample.
+    Cells without a label (None) count for nothing. For every chosen label there is one row for the cells as they are
+    (row 0) and one for every resample.
     """
     known = np.flatnonzero(known_labels(labels))
     sums, sizes = {}, {}
@@ -142,9 +126,7 @@ def top_genes(changes: Float[np.ndarray, "rows genes"], n_markers: int = N_MARKE
     return chosen
 
 
-def shared_markers(
-    system: Float[np.ndarray, "rows genes"], reference: Float[np.ndarray, "rows genes"]
-) -> Float[np.ndarray, " rows"]:
+def shared_markers(system: Float[np.ndarray, "rows genes"], reference: Float[np.ndarray, "rows genes"]) -> Rows:
     """Compute the share of the reference's markers of a label that are markers in the system too."""
     top = top_genes(reference)
     return (top & top_genes(system)).sum(axis=1) / top.sum(axis=1)

@@ -10,9 +10,10 @@ from scldm.evaluation.bootstrap import Estimate, weighted_mean
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Comparison, Side
 from scldm.evaluation.draws import rng_for
+from scldm.evaluation.metrics.arrays import WeightsX, WeightsY
 from scldm.evaluation.metrics.nearest import nearest
 from scldm.evaluation.metrics.quantiles import median_ratio, weighted_quantiles
-from scldm.evaluation.metrics.registry import Limit, above_half, lost, metric, more, times_more
+from scldm.evaluation.metrics.registry import Limit, lost, metric, more, times
 from scldm.evaluation.metrics.two_sample import auroc
 from scldm.evaluation.records import PRIMARY_SPACE
 from scldm.evaluation.spaces import FeatureSpace
@@ -27,7 +28,6 @@ NEAR = 0.01
     "nearest_training_ratio",
     group="memorisation",
     direction="closest to ceiling",
-    display_name="Nearest training ratio",
     description="Median distance to the nearest training cell in the primary space, divided by that of the reference "
     "cells: 0 for copies; well above 1 for cells unlike any real one.",
     limits=(
@@ -43,7 +43,7 @@ NEAR = 0.01
         ),
         Limit(
             "distances",
-            times_more,
+            lambda value, ceiling: times(value, ceiling) - 1.0,
             0.10,
             0.50,
             "Cells lie farther from training cells than real ones do: at {value:.2f} times the distance of held-out "
@@ -62,7 +62,6 @@ def _nearest_training_ratio(c: Comparison) -> Estimate | None:
     "exact_duplicates",
     group="memorisation",
     direction="lower",
-    display_name="Exact duplicates",
     description="Share of the system's cells whose counts equal those of a training cell in every judged gene.",
     all_cells=True,
     limits=(
@@ -88,7 +87,6 @@ def _exact_duplicates(c: Comparison) -> Estimate | None:
     "near_duplicates",
     group="memorisation",
     direction="closest to ceiling",
-    display_name="Near duplicates",
     description="Share of the system's cells that lie nearer to a training cell, in the primary space, than all but "
     f"{NEAR:.0%} of the reference cells do; {NEAR} is expected of real cells.",
     limits=(
@@ -122,7 +120,7 @@ def _near_duplicates(c: Comparison) -> Estimate | None:
         # an attacker gains .5 n / N by n copies out of N training cells: a tenth of them passes the first limit
         Limit(
             "memorisation",
-            above_half,
+            lambda value, ceiling: value - max(0.5, ceiling),  # above what chance gives, and above the ceiling's
             0.05,
             0.10,
             "The cells give away what was trained on: from them alone a training cell is told from a held-out cell "
@@ -172,27 +170,16 @@ def copied(system: csr_matrix, training: csr_matrix) -> Bool[np.ndarray, " cells
 
 
 def near_shares(
-    system: Float[np.ndarray, " cells"],
-    reference: Float[np.ndarray, " reference_cells"],
-    system_weights: Float[np.ndarray, "resamples cells"],
-    reference_weights: Float[np.ndarray, "resamples reference_cells"],
+    system: Float[np.ndarray, " n"],
+    reference: Float[np.ndarray, " m"],
+    system_weights: WeightsX,
+    reference_weights: WeightsY,
 ) -> tuple[float, Float[np.ndarray, " resamples"]]:
-    """Compute the share of cells that lie nearer to a training cell than 99 % of the reference cells do.
+    """Compute the share of cells, and its replicates, that lie nearer to a training cell than 99 % of the reference do.
 
-    The threshold is the 1 % quantile of the reference cells' distances at position 0.01 (n + 1), so that 1 % of other
-    real cells are expected below it. With fewer than 99 reference cells it is the smallest distance, below which
-    1 / (n + 1) are expected.
-
-    Parameters
-    ----------
-    system, reference
-        Distance of every cell to its nearest training cell.
-    system_weights, reference_weights
-        How often every cell is in every resample.
-
-    Returns
-    -------
-    The share and its replicates.
+    Both are given by the distance of every cell to its nearest training cell. The threshold is the 1 % quantile of the
+    reference at position 0.01 (n + 1), so that 1 % of other real cells are expected below it. With fewer than 99
+    reference cells it is the smallest distance, below which 1 / (n + 1) are expected.
     """
     threshold = np.quantile(reference, NEAR, method="weibull")
     thresholds = weighted_quantiles(reference, reference_weights, NEAR)
@@ -202,23 +189,13 @@ def near_shares(
 
 
 def attack_scores(release: Cells, members: Cells, others: Cells) -> tuple[np.ndarray, np.ndarray]:
-    """Score cells as an attacker would who has only generated cells and asks which cells a generator was trained on.
+    """Score members and others as an attacker would who has only generated cells and asks what was trained on.
 
-    The score is minus the distance to the nearest generated cell. The space is fitted on members and others together:
-    cells lie differently in a space that was fitted on them, so both have to take the same part in it, and then an
-    area of one half is exactly what a generator without knowledge of the members gets. A space fitted on the generated
-    cells would not do: it inherits whatever noise of the members the generator has learnt, in which members stick out.
-
-    Parameters
-    ----------
-    release
-        The generated cells.
-    members, others
-        Cells that the generator was trained on, and real cells that it was not; equally many.
-
-    Returns
-    -------
-    Scores of the members and of the others.
+    Members are cells that the generator was trained on; others are as many real cells that it was not. The score is
+    minus the distance to the nearest generated cell. The space is fitted on members and others together: cells lie
+    differently in a space that was fitted on them, so both have to take the same part in it, and then an area of one
+    half is exactly what a generator without knowledge of the members gets. A space fitted on the generated cells would
+    not do: it inherits whatever noise of the members the generator has learnt, in which members stick out.
     """
     if len(members) != len(others):
         raise ValueError(f"{len(members)} members and {len(others)} others; as many are needed of both")

@@ -9,13 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
-__all__ = [
-    "GeneMoments",
-    "binned_medians",
-    "dispersion_trend_error",
-    "weighted_sums",
-    "zero_curve_error",
-]
+from scldm.evaluation.metrics.arrays import Rows
+
+__all__ = ["GeneMoments", "binned_medians", "dispersion_trend_error", "weighted_sums", "zero_curve_error"]
 
 # Relative to the mean square: below it a variance is rounding of single precision, not variation.
 _NO_VARIANCE = 1e-5
@@ -65,19 +61,8 @@ class GeneMoments:
     ) -> GeneMoments:
         """Compute the moments for all resamples at once, by products of the weights with the sparse matrices.
 
-        Parameters
-        ----------
-        counts, log1p_cp10k
-            UMI counts and log1p CP10K of the same cells, cells x genes.
-        weights
-            How often every cell is in every resample.
-        expressed
-            Positions of the genes abundant enough to look at the distribution of their counts.
-
-        Notes
-        -----
         With c ~ NB(s p, phi) at depth s, E[c (c - 1)] = (1 + phi) s^2 p^2. So the sums over cells of c, c (c - 1), s
-        and s^2 give phi without fitting anything.
+        and s^2 give phi without fitting anything; only of `expressed`, the genes that are abundant enough.
         """
         depth = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
         rows = np.vstack([np.ones(counts.shape[0]), weights.astype(np.float64)])
@@ -123,20 +108,9 @@ def weighted_sums(
 def binned_medians(
     values: Float[np.ndarray, "rows genes"], bins: Int[np.ndarray, "rows genes"], n_bins: int
 ) -> tuple[Float[np.ndarray, "rows bins"], Int[np.ndarray, "rows bins"]]:
-    """Compute the median of the genes in every bin, row by row.
+    """Compute the median of the genes in every bin (NaN for an empty one), row by row, and how many are in it.
 
-    Parameters
-    ----------
-    values
-        One per gene.
-    bins
-        Bin of every gene, which may differ from row to row; genes with a bin below 0 or from `n_bins` on are left out.
-    n_bins
-        Number of bins.
-
-    Returns
-    -------
-    Medians (NaN for an empty bin), and how many genes are in each bin.
+    The bin of a gene may differ from row to row; genes with a bin below 0 or from `n_bins` on are left out.
     """
     n_rows = len(values)
     inside = (bins >= 0) & (bins < n_bins)
@@ -152,16 +126,12 @@ def binned_medians(
     return medians.reshape(n_rows, n_bins), sizes.reshape(n_rows, n_bins)
 
 
-def zero_curve_error(system: GeneMoments, reference: GeneMoments) -> Float[np.ndarray, " rows"] | None:
+def zero_curve_error(system: GeneMoments, reference: GeneMoments) -> Rows | None:
     """Compare the curves of zeros against abundance: the share of zeros that a gene of a given mean count has.
 
     Every side's genes are binned by their own mean count, so that a gene whose mean is wrong is no error here, but too
-    many or too few zeros for the mean are.
-
-    Returns
-    -------
-    Mean over bins of the absolute difference between median shares of zeros, row by row; None when no bin has enough
-    genes on both sides.
+    many or too few zeros for the mean are. The error is the mean over bins of the absolute difference between median
+    shares of zeros; None when no bin has enough genes on both sides.
     """
     n_bins = len(ZERO_CURVE_EDGES) - 1
     medians, sizes = [], []
@@ -175,21 +145,11 @@ def zero_curve_error(system: GeneMoments, reference: GeneMoments) -> Float[np.nd
 
 def dispersion_trend_error(
     system: GeneMoments, reference: GeneMoments, chosen: Int[np.ndarray, " chosen"], n_bins: int
-) -> Float[np.ndarray, " rows"] | None:
-    """Compare the trends of dispersion against abundance.
+) -> Rows | None:
+    """Compare the trends of dispersion against abundance, in bins of equally many of the chosen expressed genes.
 
-    Parameters
-    ----------
-    system, reference
-        The two sides.
-    chosen
-        Which of the expressed genes are abundant enough for a dispersion, in the order of their abundance.
-    n_bins
-        In how many bins of equally many genes to cut them.
-
-    Returns
-    -------
-    Mean over bins of the absolute difference between median log10 dispersions, row by row; None with too few genes.
+    The genes are in the order of their abundance. The error is the mean over bins of the absolute difference between
+    median log10 dispersions; None with too few genes.
     """
     n_bins = min(n_bins, len(chosen) // _MIN_GENES)
     if n_bins == 0:
@@ -200,9 +160,7 @@ def dispersion_trend_error(
     return np.abs(medians[0] - medians[1]).mean(axis=1)
 
 
-def _mean_over_bins(
-    errors: Float[np.ndarray, "rows bins"], counted: Bool[np.ndarray, "rows bins"]
-) -> Float[np.ndarray, " rows"] | None:
+def _mean_over_bins(errors: Float[np.ndarray, "rows bins"], counted: Bool[np.ndarray, "rows bins"]) -> Rows | None:
     """Average over the bins that count; a resample without any takes the value of the cells as they are."""
     if not counted[0].any():
         return None

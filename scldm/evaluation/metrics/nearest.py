@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from scldm.evaluation.metrics.arrays import X, Y
+
 __all__ = ["N_NEIGHBOURS", "Neighbourhoods", "Neighbours", "blocks", "nearest", "squared_distances"]
 
 N_NEIGHBOURS = 5
@@ -26,7 +28,7 @@ def blocks(n_rows: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size))
 
 
-def squared_distances(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m features"]) -> np.ndarray:
+def squared_distances(x: X, y: Y) -> Float[np.ndarray, "n m"]:
     """Compute squared Euclidean distances, n x m, as ``|x|^2 + |y|^2 - 2 x.y``: fast, exact but for rounding."""
     squared = x @ y.T
     squared *= -2.0
@@ -37,15 +39,7 @@ def squared_distances(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """The nearest neighbours of some points, the nearest first.
-
-    Attributes
-    ----------
-    distances
-        Euclidean; exactly 0 for a copy.
-    indices
-        Positions among the points that were searched.
-    """
+    """The nearest neighbours of some points, the nearest first: Euclidean distances (0 for a copy), and which."""
 
     distances: Float[np.ndarray, "points k"]
     indices: Int[np.ndarray, "points k"]
@@ -53,19 +47,11 @@ class Neighbours:
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhoods:
-    """Who is near whom within and between the reference (real cells) and one system.
+    """Who is near whom within and between the reference (real cells) and one system: five neighbours of every cell.
 
     Within a side a cell is not its own neighbour. The *ball* of a cell reaches to its fifth nearest neighbour on its
-    own side; the balls of all cells are the side's manifold (Kynkäänniemi et al., 2019; Naeem et al., 2020).
-
-    Attributes
-    ----------
-    reference_to_reference, system_to_system, reference_to_system, system_to_reference
-        The five nearest neighbours (fewer where a side has no more) of every cell of the first side on the second.
-    system_in_reference_balls
-        For every cell of the system, how many balls of reference cells it lies in.
-    reference_in_system_balls
-        For every reference cell, how many balls of the system's cells it lies in.
+    own side; the balls of all cells are the side's manifold (Kynkäänniemi et al., 2019; Naeem et al., 2020). Of every
+    cell it is counted how many balls of the other side it lies in.
     """
 
     reference_to_reference: Neighbours
@@ -77,64 +63,54 @@ class Neighbourhoods:
 
     @classmethod
     def find(
-        cls,
-        reference_features: Float[np.ndarray, "reference_cells features"],
-        system_features: Float[np.ndarray, "system_cells features"],
-        n_neighbours: int = N_NEIGHBOURS,
-        *,
-        reference_to_reference: Neighbours | None = None,
+        cls, reference: X, system: Y, n_neighbours: int = N_NEIGHBOURS, *, within_reference: Neighbours | None = None
     ) -> Neighbourhoods:
-        """Search both sides.
-
-        Parameters
-        ----------
-        reference_features, system_features
-            Positions of the cells.
-        n_neighbours
-            How many neighbours; the last one is the radius of a ball.
-        reference_to_reference
-            If known from another system's search.
-        """
-        reference, system = np.asarray(reference_features, np.float64), np.asarray(system_features, np.float64)
-        if reference_to_reference is None:
-            reference_to_reference = nearest(reference, reference, n_neighbours, exclude_self=True)
-        system_to_system = nearest(system, system, n_neighbours, exclude_self=True)
+        """Search both sides; what is known of the reference from another system's search is not sought again."""
+        reference, system = np.asarray(reference, np.float64), np.asarray(system, np.float64)
+        if within_reference is None:
+            within_reference = nearest(reference, reference, n_neighbours, exclude_self=True)
+        within_system = nearest(system, system, n_neighbours, exclude_self=True)
         return cls(
-            reference_to_reference=reference_to_reference,
-            system_to_system=system_to_system,
+            reference_to_reference=within_reference,
+            system_to_system=within_system,
             reference_to_system=nearest(reference, system, n_neighbours),
             system_to_reference=nearest(system, reference, n_neighbours),
-            system_in_reference_balls=_balls_around(system, reference, reference_to_reference.distances[:, -1]),
-            reference_in_system_balls=_balls_around(reference, system, system_to_system.distances[:, -1]),
+            system_in_reference_balls=_balls_around(system, reference, within_reference.distances[:, -1]),
+            reference_in_system_balls=_balls_around(reference, system, within_system.distances[:, -1]),
         )
 
+    @property
+    def precision(self) -> Float[np.ndarray, " system_cells"]:
+        """Tell for every cell of the system whether it lies on the real manifold (Kynkäänniemi et al., 2019)."""
+        return (self.system_in_reference_balls > 0).astype(np.float64)
 
-def nearest(
-    points: Float[np.ndarray, "points features"],
-    among: Float[np.ndarray, "others features"],
-    k: int = 1,
-    exclude_self: bool = False,
-) -> Neighbours:
-    """Find the nearest neighbours of every point.
+    @property
+    def recall(self) -> Float[np.ndarray, " reference_cells"]:
+        """Tell for every reference cell whether it lies on the system's manifold (Kynkäänniemi et al., 2019)."""
+        return (self.reference_in_system_balls > 0).astype(np.float64)
+
+    @property
+    def density(self) -> Float[np.ndarray, " system_cells"]:
+        """Count for every cell of the system the real balls it lies in, per neighbour of a ball (Naeem et al., 2020).
+
+        Its mean is 1 in expectation for equal distributions, and is less upset by single outliers than precision is.
+        """
+        return self.system_in_reference_balls / self.reference_to_reference.distances.shape[1]
+
+    @property
+    def coverage(self) -> Float[np.ndarray, " reference_cells"]:
+        """Tell for every reference cell whether its own ball holds a cell of the system (Naeem et al., 2020)."""
+        radii = self.reference_to_reference.distances[:, -1]
+        return (self.reference_to_system.distances[:, 0] <= radii).astype(np.float64)
+
+
+def nearest(points: X, among: Y, k: int = 1, exclude_self: bool = False) -> Neighbours:
+    """Find the nearest neighbours of every point, k of them or as many as there are.
 
     Candidates come from matrix products over blocks; their distances are then computed anew from the differences, so
     that a copy is at distance exactly 0. Of points at the same distance the one with the lower position comes first.
-
-    Parameters
-    ----------
-    points
-        For which neighbours are sought.
-    among
-        Where they are sought.
-    k
-        How many; fewer when there are not enough.
-    exclude_self
-        Whether both are the same points, and none is its own neighbour.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to search.
+    With `exclude_self` both are the same points, and none is its own neighbour. Raises ``ValueError`` if there is
+    nothing to search.
     """
     k = min(k, len(among) - int(exclude_self))
     if k < 1:
@@ -156,12 +132,8 @@ def nearest(
 
 
 def _candidates(
-    points: Float[np.ndarray, "points features"],
-    among: Float[np.ndarray, "others features"],
-    centre: Float[np.ndarray, " features"],
-    n: int,
-    own: Int[np.ndarray, " points"] | None,
-) -> Int[np.ndarray, "points n"]:
+    points: X, among: Y, centre: Float[np.ndarray, " features"], n: int, own: Int[np.ndarray, " n"] | None
+) -> Int[np.ndarray, "n chosen"]:
     """Find the n nearest by matrix products, in increasing order of position; `own` is each point's own position."""
     best_squared = np.zeros((len(points), 0))
     best: np.ndarray = np.zeros((len(points), 0), dtype=np.int64)
@@ -181,11 +153,7 @@ def _candidates(
     return np.sort(best, axis=1)
 
 
-def _balls_around(
-    points: Float[np.ndarray, "points features"],
-    centres: Float[np.ndarray, "centres features"],
-    radii: Float[np.ndarray, " centres"],
-) -> Int[np.ndarray, " points"]:
+def _balls_around(points: X, centres: Y, radii: Float[np.ndarray, " m"]) -> Int[np.ndarray, " n"]:
     """Count for every point the balls that it lies in, their surface included."""
     middle = centres.mean(axis=0)
     counts: np.ndarray = np.zeros(len(points), dtype=np.int64)

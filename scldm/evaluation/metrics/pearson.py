@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from scldm.evaluation.metrics.arrays import Rows
+
 __all__ = ["pair_correlations", "pearson", "pearson_rows"]
 
 
@@ -17,19 +19,10 @@ def pearson_rows(
     x: Float[np.ndarray, "rows values"],
     y: Float[np.ndarray, "rows values"],
     among: Bool[np.ndarray, "rows values"] | None = None,
-) -> Float[np.ndarray, " rows"]:
+) -> Rows:
     """Compute Pearson's correlation of every row of one matrix with the same row of another.
 
-    Parameters
-    ----------
-    x, y
-        The values to correlate.
-    among
-        Which of them count, row by row; None is all.
-
-    Returns
-    -------
-    One correlation per row; zero where a side is constant.
+    With `among`, only the values that it marks count. The correlation is zero where a side is constant.
     """
     x, y = x.astype(np.float64), y.astype(np.float64)
     if among is None:
@@ -50,20 +43,9 @@ def pair_correlations(
 ) -> Float[np.ndarray, "rows pairs"]:
     """Compute the correlations between genes for many weightings of the cells at once.
 
-    Parameters
-    ----------
-    values
-        Such as log1p CP10K.
-    weights
-        How often every cell counts, row by row.
-    groups
-        Group of every cell, such as its cell type: what is correlated are deviations from the mean of the group. None
-        is one group, the ordinary Pearson correlation.
-
-    Returns
-    -------
-    One row of correlations per row of weights, over pairs of genes in the order of ``numpy.triu_indices(genes, k=1)``;
-    zero for a gene that never varies.
+    With groups, such as cell types, deviations from the mean of a cell's group are correlated; without, it is the
+    ordinary Pearson correlation. Pairs of genes are in the order of ``numpy.triu_indices(genes, k=1)``; a gene that
+    never varies correlates with none.
     """
     groups = np.zeros(len(values), dtype=np.int64) if groups is None else groups
     weights = weights.astype(np.float64)

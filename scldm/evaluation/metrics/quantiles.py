@@ -6,28 +6,18 @@ import numpy as np
 from jaxtyping import Float
 
 from scldm.evaluation.bootstrap import Estimate
+from scldm.evaluation.metrics.arrays import WeightsX, WeightsY
 
 __all__ = ["median_ratio", "weighted_quantiles"]
 
 
 def weighted_quantiles(
-    values: Float[np.ndarray, " cells"], weights: Float[np.ndarray, "resamples cells"], level: float = 0.5
+    values: Float[np.ndarray, " n"], weights: WeightsX, level: float = 0.5
 ) -> Float[np.ndarray, " resamples"]:
-    """Compute a quantile (by default the median) of the cells of every resample.
+    """Compute a quantile, by default the median, of the cells of every resample.
 
-    Parameters
-    ----------
-    values
-        One per cell.
-    weights
-        How often every cell is in every resample.
-    level
-        Between 0 and 1.
-
-    Returns
-    -------
-    The smallest value with at least this share of the weight at or below it; halfway to the next when the share is met
-    exactly, as in an ordinary median.
+    It is the smallest value with at least this share of the weight at or below it; halfway to the next when the share
+    is met exactly, as in an ordinary median.
     """
     order = np.argsort(values, kind="stable")
     ordered = values[order]
@@ -40,10 +30,10 @@ def weighted_quantiles(
 
 
 def median_ratio(
-    system: Float[np.ndarray, " cells"],
-    reference: Float[np.ndarray, " reference_cells"],
-    system_weights: Float[np.ndarray, "resamples cells"],
-    reference_weights: Float[np.ndarray, "resamples reference_cells"],
+    system: Float[np.ndarray, " n"],
+    reference: Float[np.ndarray, " m"],
+    system_weights: WeightsX,
+    reference_weights: WeightsY,
 ) -> Estimate | None:
     """Divide the median of the system's cells by that of the reference; None when the latter is zero."""
     below = np.median(reference)

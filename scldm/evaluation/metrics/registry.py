@@ -8,23 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from scldm.evaluation.bootstrap import Estimate
-from scldm.evaluation.records import Direction, Group, MetricInfo
+from scldm.evaluation.records import Direction, Group, MetricInfo, in_words
 
-__all__ = [
-    "METRICS",
-    "TOPICS",
-    "Limit",
-    "Metric",
-    "Scope",
-    "above_half",
-    "fold",
-    "less",
-    "lost",
-    "metric",
-    "more",
-    "times",
-    "times_more",
-]
+__all__ = ["METRICS", "TOPICS", "Limit", "Metric", "Scope", "metric"]
 
 Scope = Literal["once", "space", "condition"]
 Compute = Callable[..., Estimate | None]
@@ -110,15 +96,15 @@ def metric(
     *,
     group: Group,
     direction: Direction,
-    display_name: str,
     description: str,
+    display_name: str = "",
     scope: Scope = "once",
     all_cells: bool = False,
     limits: tuple[Limit, ...] = (),
 ) -> Callable[[Compute], Compute]:
     """Register a function of a `Comparison` as a metric: it is then in ``metrics.json``, the table and the page.
 
-    See `Metric` and `MetricInfo` for the arguments.
+    See `Metric` and `MetricInfo` for the arguments; without a display name it is the name in words.
 
     Raises
     ------
@@ -129,14 +115,14 @@ def metric(
     def register(compute: Compute) -> Compute:
         if name in METRICS:
             raise ValueError(f"there is already a metric named '{name}'")
-        info = MetricInfo(name, display_name, group, direction, description)
+        info = MetricInfo(name, display_name or in_words(name), group, direction, description)
         METRICS[name] = Metric(info, compute, scope, all_cells, limits)
         return compute
 
     return register
 
 
-# losses of a value against the ceiling's ------------------------------------------------------------------------------
+# How much worse a value is than the ceiling's -------------------------------------------------------------------------
 
 
 def more(value: float, ceiling: float) -> float:
@@ -154,11 +140,6 @@ def times(value: float, ceiling: float) -> float:
     return value / ceiling if ceiling > 0 else math.inf if value > 0 else 1.0
 
 
-def times_more(value: float, ceiling: float) -> float:
-    """Compute by what share of the ceiling's a value is above it."""
-    return times(value, ceiling) - 1.0
-
-
 def lost(value: float, ceiling: float) -> float:
     """Compute what share of the ceiling's value is lost."""
     return 1.0 - value / ceiling if ceiling > 0 else 0.0
@@ -167,8 +148,3 @@ def lost(value: float, ceiling: float) -> float:
 def fold(value: float, ceiling: float) -> float:
     """Compute by what factor a value differs from the ceiling's, up or down."""
     return max(times(value, ceiling), times(ceiling, value))
-
-
-def above_half(value: float, ceiling: float) -> float:
-    """Compute how far a value is above what chance gives, one half, and above the ceiling's."""
-    return value - max(0.5, ceiling)

@@ -9,17 +9,11 @@ from scipy.spatial.distance import cdist
 from scldm.evaluation.bootstrap import Estimate, weighted_mean
 from scldm.evaluation.compare import Comparison, Side
 from scldm.evaluation.draws import stratified_choice
+from scldm.evaluation.metrics.arrays import WeightsX, WeightsY, X, Y
 from scldm.evaluation.metrics.nearest import blocks
 from scldm.evaluation.metrics.registry import Limit, metric, times
 
-__all__ = [
-    "EXACT_TRANSPORT_CELLS",
-    "N_PROJECTIONS",
-    "from_potentials",
-    "sliced_potentials",
-    "transport_potentials",
-    "wasserstein2",
-]
+__all__ = ["EXACT_TRANSPORT_CELLS", "from_potentials", "sliced_potentials", "transport_potentials", "wasserstein2"]
 
 #: Exact optimal transport takes seconds and a matrix of 200 MB at so many cells on either side, and grows faster than
 #: their square: beyond, a subsample of this size stands for all.
@@ -75,7 +69,7 @@ def _at_most(side: Side, n_cells: int) -> Side:
     return side.take(stratified_choice(side.cells.labels, n_cells, np.random.default_rng(0)))
 
 
-def wasserstein2(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m features"]) -> float:
+def wasserstein2(x: X, y: Y) -> float:
     """Compute the 2-Wasserstein distance: the square root of the exact optimal transport cost (squared Euclidean).
 
     Its value for two samples of one distribution is not zero and falls with their size: compare at equal n only.
@@ -85,9 +79,7 @@ def wasserstein2(x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m fea
     return float(np.sqrt(max(float(potentials[0].mean() + potentials[1].mean()), 0.0)))
 
 
-def transport_potentials(
-    x: Float[np.ndarray, "n features"], y: Float[np.ndarray, "m features"]
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
+def transport_potentials(x: X, y: Y) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
     """Solve exact optimal transport for its dual: one price per point, whose two means add up to the cost W2^2."""
     import ot
 
@@ -97,20 +89,13 @@ def transport_potentials(
 
 
 def sliced_potentials(
-    x: Float[np.ndarray, "n features"],
-    y: Float[np.ndarray, "m features"],
-    n_projections: int = N_PROJECTIONS,
-    seed: int = 0,
+    x: X, y: Y, n_projections: int = N_PROJECTIONS, seed: int = 0
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
     """Solve optimal transport along random lines, where sorting is the solution, and average the dual prices.
 
     The two means add up to the squared sliced 2-Wasserstein distance (Bonneel et al., 2015): the mean over directions
-    of W2^2 between the projections, here times the number of features, so that a shift counts as in W2.
-
-    Raises
-    ------
-    ValueError
-        If the two sides have different numbers of cells.
+    of W2^2 between the projections, here times the number of features, so that a shift counts as in W2. Raises
+    ``ValueError`` if the two sides have different numbers of cells.
     """
     import ot
 
@@ -137,8 +122,8 @@ def sliced_potentials(
 def from_potentials(
     potential_x: Float[np.ndarray, " n"],
     potential_y: Float[np.ndarray, " m"],
-    weights_x: Float[np.ndarray, "resamples n"],
-    weights_y: Float[np.ndarray, "resamples m"],
+    weights_x: WeightsX,
+    weights_y: WeightsY,
 ) -> Estimate:
     """Estimate a transport distance (the root of the cost) from dual prices.
 

@@ -7,18 +7,11 @@ from jaxtyping import Bool, Float
 
 from scldm.evaluation.bootstrap import Estimate, weighted_mean
 from scldm.evaluation.compare import Comparison
+from scldm.evaluation.metrics.arrays import WeightsX, WeightsY, X, Y
 from scldm.evaluation.metrics.nearest import N_NEIGHBOURS, Neighbourhoods, nearest
 from scldm.evaluation.metrics.registry import Limit, less, metric, more
 
-__all__ = [
-    "auroc",
-    "coverage_indicators",
-    "density_counts",
-    "nearest_neighbour_votes",
-    "out_of_fold_scores",
-    "precision_indicators",
-    "recall_indicators",
-]
+__all__ = ["auroc", "nearest_neighbour_votes", "out_of_fold_scores"]
 
 N_FOLDS = 3
 # Few and quick trees: at 100 to 2,000 cells a side, twice as many at half the rate find no more.
@@ -34,7 +27,7 @@ def _neighbourhoods(c: Comparison, space: str) -> Neighbourhoods:
     known = c.reference.once(f"nearest, {space}", lambda: nearest(points, points, N_NEIGHBOURS, exclude_self=True))
     return c.once(
         f"neighbourhoods, {space}",
-        lambda: Neighbourhoods.find(points, c.system.features[space], reference_to_reference=known),
+        lambda: Neighbourhoods.find(points, c.system.features[space], within_reference=known),
     )
 
 
@@ -42,7 +35,6 @@ def _neighbourhoods(c: Comparison, space: str) -> Neighbourhoods:
     "nearest_neighbour_accuracy",
     group="distances",
     direction="closest to ceiling",
-    display_name="Nearest neighbour accuracy",
     description="Leave-one-out accuracy of a 1-nearest-neighbour classifier of system against reference in the feature "
     "space: 0.5 cannot be told apart, 1 is always told apart, below 0.5 suggests copies. "
     + _NARROW.format("neighbours"),
@@ -104,7 +96,6 @@ def _classifier_auroc(c: Comparison, space: str) -> Estimate:
     "precision",
     group="distances",
     direction="higher",
-    display_name="Precision",
     description=f"Share of the system's cells inside the {N_NEIGHBOURS}-nearest-neighbour manifold of the reference.",
     scope="space",
     limits=(
@@ -119,14 +110,13 @@ def _classifier_auroc(c: Comparison, space: str) -> Estimate:
     ),
 )
 def _precision(c: Comparison, space: str) -> Estimate:
-    return weighted_mean(precision_indicators(_neighbourhoods(c, space)), c.system.weights)
+    return weighted_mean(_neighbourhoods(c, space).precision, c.system.weights)
 
 
 @metric(
     "recall",
     group="distances",
     direction="higher",
-    display_name="Recall",
     description=f"Share of reference cells inside the {N_NEIGHBOURS}-nearest-neighbour manifold of the system's cells.",
     scope="space",
     limits=(
@@ -143,28 +133,26 @@ def _precision(c: Comparison, space: str) -> Estimate:
     ),
 )
 def _recall(c: Comparison, space: str) -> Estimate:
-    return weighted_mean(recall_indicators(_neighbourhoods(c, space)), c.reference.weights)
+    return weighted_mean(_neighbourhoods(c, space).recall, c.reference.weights)
 
 
 @metric(
     "density",
     group="distances",
     direction="closest to ceiling",
-    display_name="Density",
     description=f"Mean number of {N_NEIGHBOURS}-nearest-neighbour balls of reference cells that a cell of the system "
     f"lies in, divided by {N_NEIGHBOURS}: 1 as dense as the reference, more when crowded into its densest parts. "
     + _NARROW.format("neighbours"),
     scope="space",
 )
 def _density(c: Comparison, space: str) -> Estimate:
-    return weighted_mean(density_counts(_neighbourhoods(c, space)), c.system.weights)
+    return weighted_mean(_neighbourhoods(c, space).density, c.system.weights)
 
 
 @metric(
     "coverage",
     group="distances",
     direction="higher",
-    display_name="Coverage",
     description="Share of reference cells with a cell of the system nearer than their "
     f"{N_NEIGHBOURS}th nearest reference cell. " + _NARROW.format("neighbours"),
     scope="space",
@@ -181,7 +169,7 @@ def _density(c: Comparison, space: str) -> Estimate:
     ),
 )
 def _coverage(c: Comparison, space: str) -> Estimate:
-    return weighted_mean(coverage_indicators(_neighbourhoods(c, space)), c.reference.weights)
+    return weighted_mean(_neighbourhoods(c, space).coverage, c.reference.weights)
 
 
 def nearest_neighbour_votes(
@@ -206,38 +194,12 @@ def nearest_neighbour_votes(
     )
 
 
-def precision_indicators(near: Neighbourhoods) -> Float[np.ndarray, " system_cells"]:
-    """Tell for every cell of the system whether it lies on the real manifold (Kynkäänniemi et al., 2019)."""
-    return (near.system_in_reference_balls > 0).astype(np.float64)
-
-
-def recall_indicators(near: Neighbourhoods) -> Float[np.ndarray, " reference_cells"]:
-    """Tell for every reference cell whether it lies on the system's manifold (Kynkäänniemi et al., 2019)."""
-    return (near.reference_in_system_balls > 0).astype(np.float64)
-
-
-def density_counts(near: Neighbourhoods) -> Float[np.ndarray, " system_cells"]:
-    """Count for every cell of the system the real balls it lies in, per neighbour of a ball (Naeem et al., 2020).
-
-    Its mean is 1 in expectation for equal distributions, and is less upset by single outliers than precision is.
-    """
-    return near.system_in_reference_balls / near.reference_to_reference.distances.shape[1]
-
-
-def coverage_indicators(near: Neighbourhoods) -> Float[np.ndarray, " reference_cells"]:
-    """Tell for every reference cell whether its own ball holds a cell of the system (Naeem et al., 2020)."""
-    radii = near.reference_to_reference.distances[:, -1]
-    return (near.reference_to_system.distances[:, 0] <= radii).astype(np.float64)
-
-
 def out_of_fold_scores(
-    reference: Float[np.ndarray, "n features"], system: Float[np.ndarray, "m features"], seed: int = 0
+    reference: X, system: Y, seed: int = 0
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
     """Train small boosted trees to tell system from reference, and score every cell by trees that have not seen it.
 
-    Returns
-    -------
-    The predicted probability of being the system's, for the cells of both sides.
+    The scores are probabilities of being the system's.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.model_selection import StratifiedKFold
@@ -263,20 +225,9 @@ def out_of_fold_scores(
 
 
 def auroc(
-    negative: Float[np.ndarray, " n"],
-    positive: Float[np.ndarray, " m"],
-    weights_n: Float[np.ndarray, "resamples n"],
-    weights_m: Float[np.ndarray, "resamples m"],
+    negative: Float[np.ndarray, " n"], positive: Float[np.ndarray, " m"], weights_n: WeightsX, weights_m: WeightsY
 ) -> Estimate:
-    """Estimate the area under the ROC curve: how often a positive cell scores above a negative one; ties count half.
-
-    Parameters
-    ----------
-    negative, positive
-        Scores of both kinds.
-    weights_n, weights_m
-        From `draw_weights`.
-    """
+    """Estimate the area under the ROC curve: how often a positive cell scores above a negative one; ties count half."""
     scores = np.concatenate([negative, positive])
     _, rank = np.unique(scores, return_inverse=True)
     order = np.argsort(rank, kind="stable")

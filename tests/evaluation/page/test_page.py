@@ -79,11 +79,6 @@ def systems_of(*names: str, generators: tuple[str, ...] = ("ours",)) -> Systems:
 
 
 @pytest.fixture(scope="session")
-def report(real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData) -> EvaluationReport:
-    return evaluate(real, generated, train=train, conditions=["cell_type", "batch"], n_splits=1, n_resamples=20)
-
-
-@pytest.fixture(scope="session")
 def source(report: EvaluationReport, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of `report`, with one note more."""
     return write(replace(report, notes=("Mind the gap.",)), tmp_path_factory.mktemp("page"))[0]

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.moments import (
+from scldm.evaluation.cells import log1p_cp10k
+from scldm.evaluation.metrics.moments import (
     GeneMoments,
     binned_medians,
     dispersion_trend_error,
     weighted_sums,
     zero_curve_error,
 )
-from scldm.evaluation.normalisation import log1p_cp10k
 
 
 def moments(counts: np.ndarray, weights: np.ndarray | None = None) -> GeneMoments:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from scldm.evaluation.resampling import Estimate, draw_weights, weighted_mean
-from scldm.evaluation.values import FigureValues, Value
+from scldm.evaluation.bootstrap import Estimate, draw_weights, weighted_mean
+from scldm.evaluation.records import Value
 
 
 def test_weights_are_independent_counts_of_mean_one():
@@ -49,20 +49,16 @@ def test_the_mean_over_splits_is_taken_resample_by_resample():
     assert Estimate.mean([one, Estimate(3.0)]).replicates is None
 
 
-def test_values_take_what_is_finite_and_round_trip():
-    estimate = Estimate(1.5, np.linspace(-1, 1, 201))
-    value = Value.of(estimate)
+def test_only_finite_numbers_are_reported():
+    value = Estimate(1.5, np.linspace(-1, 1, 201)).reported
     assert (value.value, value.low, value.high) == pytest.approx((1.5, 0.55, 2.45))
-    assert Value.of(Estimate(1.5)) == Value(1.5)
-    assert Value.of(Estimate(1.5, np.array([np.nan, 1.0]))) == Value(1.5)
-    assert Value.of(Estimate(float("nan"))) is None
-    assert Value.of(None) is None
-    row = FigureValues("recall", "distances", "higher", "What.", {"ceiling": value, "generated": None})
-    plain = {
-        "name": "recall",
-        "group": "distances",
-        "direction": "higher",
-        "description": "What.",
-        "values": {"ceiling": {"value": value.value, "low": value.low, "high": value.high}, "generated": None},
-    }
-    assert FigureValues.from_dict(plain) == row
+    assert Estimate(1.5).reported == Value(1.5)
+    assert Estimate(1.5, np.array([np.nan, 1.0])).reported == Value(1.5)
+    assert Estimate(float("nan")).reported is None
+
+
+def test_an_estimate_of_rows_has_the_first_as_its_value():
+    estimate = Estimate.of(np.array([2.0, 1.0, 3.0], dtype=np.float32))
+    assert estimate.value == 2.0
+    np.testing.assert_array_equal(estimate.replicates, [1.0, 3.0])
+    assert Estimate.of(None) is None

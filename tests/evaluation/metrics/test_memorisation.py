@@ -3,8 +3,8 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from scldm.evaluation.cells import Cells, read_cells
-from scldm.evaluation.memorisation import attack_scores, cell_hashes, copied, near_shares
-from scldm.evaluation.two_sample import auroc
+from scldm.evaluation.metrics.memorisation import attack_scores, cell_hashes, copied, near_shares
+from scldm.evaluation.metrics.two_sample import auroc
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pytest
 import scanpy as sc
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation import space as spaces
-from scldm.evaluation.cells import Cells
-from scldm.evaluation.space import FeatureSpace, LatentSpace, VariableGeneSpace, log1p_cp10k
+from scldm.evaluation import spaces
+from scldm.evaluation.cells import Cells, log1p_cp10k
+from scldm.evaluation.spaces import FeatureSpace, LatentSpace, VariableGeneSpace
 
 
 def as_cells(adata: ad.AnnData) -> Cells:
@@ -94,7 +94,7 @@ def test_the_latent_space_is_that_of_the_model_with_unit_spread(cells):
     np.testing.assert_allclose(features.std(axis=0), [1.0, 1.0, 0.0], atol=1e-12)
     counts = cells.counts.toarray()[:, :30].sum(axis=1)
     np.testing.assert_allclose(features[:, 0], counts / counts.std(), rtol=1e-6)
-    assert space.n_features == 3
+    assert features.shape[1] == 3
 
 
 def test_a_model_that_gives_no_row_per_cell_is_refused(cells):

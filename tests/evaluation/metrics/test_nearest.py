@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from scldm.evaluation import neighbours
-from scldm.evaluation.neighbours import Neighbourhoods, nearest, squared_distances
+from scldm.evaluation.metrics import nearest as module
+from scldm.evaluation.metrics.nearest import Neighbourhoods, nearest, squared_distances
 
 
 @pytest.fixture
@@ -14,8 +14,8 @@ def clouds() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def small_blocks(monkeypatch) -> None:
-    monkeypatch.setattr(neighbours, "_BLOCK_ROWS", 16)
-    monkeypatch.setattr(neighbours, "_BLOCK_COLUMNS", 9)
+    monkeypatch.setattr(module, "_BLOCK_ROWS", 16)
+    monkeypatch.setattr(module, "_BLOCK_COLUMNS", 9)
 
 
 def test_nearest_matches_scikit_learn_in_blocks(clouds, small_blocks):
@@ -33,8 +33,8 @@ def test_nearest_matches_scikit_learn_in_blocks(clouds, small_blocks):
 
 def test_blocks_do_not_change_neighbours(clouds, monkeypatch):
     whole = Neighbourhoods.find(*clouds)
-    monkeypatch.setattr(neighbours, "_BLOCK_ROWS", 16)
-    monkeypatch.setattr(neighbours, "_BLOCK_COLUMNS", 9)
+    monkeypatch.setattr(module, "_BLOCK_ROWS", 16)
+    monkeypatch.setattr(module, "_BLOCK_COLUMNS", 9)
     parts = Neighbourhoods.find(*clouds)
     for name in ("reference_to_reference", "system_to_system", "reference_to_system", "system_to_reference"):
         np.testing.assert_array_equal(getattr(whole, name).indices, getattr(parts, name).indices)
@@ -90,7 +90,7 @@ def test_the_surface_of_a_ball_belongs_to_it(small_blocks):
 def test_known_neighbours_of_the_reference_are_used(clouds):
     reference, system = clouds
     known = nearest(reference, reference, 5, exclude_self=True)
-    near = Neighbourhoods.find(reference, system, reference_to_reference=known)
+    near = Neighbourhoods.find(reference, system, within_reference=known)
     assert near.reference_to_reference is known
     np.testing.assert_array_equal(
         near.system_in_reference_balls, Neighbourhoods.find(reference, system).system_in_reference_balls
@@ -110,7 +110,7 @@ def test_no_matrix_is_larger_than_a_block(clouds, small_blocks, monkeypatch):
         shapes.append((len(x), len(y)))
         return squared_distances(x, y)
 
-    monkeypatch.setattr(neighbours, "squared_distances", recorded)
+    monkeypatch.setattr(module, "squared_distances", recorded)
     Neighbourhoods.find(*clouds)
     assert max(rows for rows, _ in shapes) == 16
     assert max(columns for _, columns in shapes) == 9

@@ -3,23 +3,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from scldm.evaluation.neighbours import Neighbourhoods
-from scldm.evaluation.resampling import draw_weights
-from scldm.evaluation.two_sample import (
+from scldm.evaluation.bootstrap import draw_weights
+from scldm.evaluation.metrics.nearest import Neighbourhoods
+from scldm.evaluation.metrics.two_sample import (
     auroc,
-    coverage_indicators,
-    density_counts,
     nearest_neighbour_votes,
     out_of_fold_scores,
-    precision_indicators,
-    recall_indicators,
 )
-
-
-@pytest.fixture
-def clouds() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(70, 4)), rng.normal(0.4, 1.2, size=(50, 4))
 
 
 def accuracy(x: np.ndarray, y: np.ndarray) -> float:
@@ -57,10 +47,10 @@ def test_nearest_neighbour_accuracy_of_copies_is_zero_and_ties_share_the_vote(cl
 def figures(real: np.ndarray, generated: np.ndarray, n_neighbours: int = 5) -> dict[str, float]:
     near = Neighbourhoods.find(real, generated, n_neighbours)
     indicators = {
-        "precision": precision_indicators(near),
-        "recall": recall_indicators(near),
-        "density": density_counts(near),
-        "coverage": coverage_indicators(near),
+        "precision": near.precision,
+        "recall": near.recall,
+        "density": near.density,
+        "coverage": near.coverage,
     }
     return {name: float(values.mean()) for name, values in indicators.items()}
 
@@ -108,11 +98,11 @@ def test_manifolds_by_hand():
     # with one neighbour the real balls are [-1, 1], [0, 2] and [1, 19]
     real, generated = np.array([[0.0], [1.0], [10.0]]), np.array([[-0.9], [1.9], [17.0], [19.5], [-1.1]])
     near = Neighbourhoods.find(real, generated, n_neighbours=1)
-    np.testing.assert_array_equal(precision_indicators(near), [1, 1, 1, 0, 0])
-    np.testing.assert_array_equal(density_counts(near), [1, 2, 1, 0, 0])
-    np.testing.assert_array_equal(coverage_indicators(near), [1, 1, 1])
+    np.testing.assert_array_equal(near.precision, [1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(near.density, [1, 2, 1, 0, 0])
+    np.testing.assert_array_equal(near.coverage, [1, 1, 1])
     # generated balls: [-1.1, -0.7], [-0.9, 4.7], [14.5, 19.5], [17, 22], [-1.3, -0.9]
-    np.testing.assert_array_equal(recall_indicators(near), [1, 1, 0])
+    np.testing.assert_array_equal(near.recall, [1, 1, 0])
 
 
 def test_precision_and_recall_swap_with_their_arguments(clouds):

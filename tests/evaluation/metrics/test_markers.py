@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.markers import detected_genes, fold_changes, frequent_labels, shared_markers, top_genes
+from scldm.evaluation.labels import frequent_labels
+from scldm.evaluation.metrics.markers import detected_genes, fold_changes, shared_markers, top_genes
 
 
 def test_labels_with_enough_cells():

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from scldm.evaluation.depths import kolmogorov_smirnov, median_ratio, weighted_quantiles
+from scldm.evaluation.metrics.depth import kolmogorov_smirnov
+from scldm.evaluation.metrics.quantiles import median_ratio, weighted_quantiles
 
 
 def test_weighted_medians_are_those_of_the_cells_drawn_so_often():
@@ -22,9 +23,9 @@ def test_a_weighted_quantile_by_hand():
 
 def test_the_ratio_of_medians():
     system, reference = np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0, 100.0])
-    value, replicates = median_ratio(system, reference, np.array([[0.0, 0.0, 1.0]]), np.array([[1.0, 0.0, 1.0, 1.0]]))
-    assert value == pytest.approx(4.0 / 2.5)
-    np.testing.assert_allclose(replicates, [6.0 / 3.0])
+    found = median_ratio(system, reference, np.array([[0.0, 0.0, 1.0]]), np.array([[1.0, 0.0, 1.0, 1.0]]))
+    assert found.value == pytest.approx(4.0 / 2.5)
+    np.testing.assert_allclose(found.replicates, [6.0 / 3.0])
     assert median_ratio(system, np.zeros(3), np.ones((1, 3)), np.ones((1, 3))) is None
 
 
