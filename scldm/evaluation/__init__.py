@@ -39,32 +39,23 @@ __all__ = [
 ]
 
 _MODULES = {
-    "METRICS": "metrics",
-    "Estimate": "bootstrap",
-    "EvaluationReport": "report",
-    "Finding": "findings",
-    "GeneOverlap": "prepare",
-    "LabelFidelity": "labels",
-    "Limit": "metrics",
-    "Metric": "metrics",
-    "MetricInfo": "records",
-    "Record": "records",
-    "Row": "records",
-    "System": "systems",
-    "Systems": "systems",
-    "draw_overview": "plots",
-    "evaluate": "run",
-    "metric": "metrics",
-    "write_page": "page",
+    "bootstrap": ["Estimate"],
+    "findings": ["Finding"],
+    "labels": ["LabelFidelity"],
+    "metrics": ["METRICS", "Limit", "Metric", "metric"],
+    "page": ["write_page"],
+    "plots": ["draw_overview"],
+    "prepare": ["GeneOverlap"],
+    "records": ["MetricInfo", "Record", "Row"],
+    "report": ["EvaluationReport"],
+    "run": ["evaluate"],
+    "systems": ["System", "Systems"],
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for, so that a module of this package loads only what it needs."""
-    if name not in _MODULES:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

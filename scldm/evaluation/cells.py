@@ -99,18 +99,14 @@ class Cells:
 
 
 def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequence[str], *, optional: bool) -> Cells:
-    """Read and check counts and labels of one file.
+    """Read and check the raw counts of one file, and the columns of ``obs`` that are labels.
 
     Parameters
     ----------
-    adata
-        Cells with raw counts.
+    adata, layer, conditions
+        As in `evaluate`.
     name
         What to call the file in an error, such as ``"the generated cells"``.
-    layer
-        Layer with the counts; None is ``X``.
-    conditions
-        Columns of ``obs`` to read as labels.
     optional
         Whether a layer or a column that the file lacks is left out instead of refused, and a column may hold too many
         labels: real cells say what is a label.

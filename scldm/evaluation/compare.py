@@ -25,7 +25,20 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class _Keeper:
+    """Something that keeps what was computed of it as long as it lives."""
+
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
+
+    def once(self, what: str, compute: Callable[[], T]) -> T:
+        """Compute something when it is first asked for, and keep it."""
+        if what not in self._kept:
+            self._kept[what] = compute()
+        return self._kept[what]
+
+
+@dataclass(frozen=True, eq=False)
+class Side(_Keeper):
     """One side of a comparison: cells, their positions in every space, and their bootstrap weights.
 
     A weight is how often a cell is in a bootstrap resample.
@@ -34,7 +47,6 @@ class Side:
     cells: Cells
     features: Mapping[str, Float[np.ndarray, "cells features"]]
     weights: Float[np.ndarray, "resamples cells"]
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def take(self, cells: Int[np.ndarray, " chosen"]) -> Side:
         """Select cells by position."""
@@ -50,12 +62,6 @@ class Side:
         """Labels of the cells, None for a missing one; None without the column."""
         table = self.cells.labels
         return table[condition].to_numpy(dtype=object) if condition in table else None
-
-    def once(self, what: str, compute: Callable[[], T]) -> T:
-        """Compute something of these cells when it is first asked for, and keep it as long as the side."""
-        if what not in self._kept:
-            self._kept[what] = compute()
-        return self._kept[what]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +92,7 @@ class Fitted:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(_Keeper):
     """One system's cells beside the reference, over the same genes.
 
     For most metrics both sides have equally many cells and the reference is one half of the held-out cells. A metric
@@ -100,13 +106,6 @@ class Comparison:
     system: Side
     release: Side
     split: int = 0
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    def once(self, what: str, compute: Callable[[], T]) -> T:
-        """Compute something of both sides when it is first asked for, and keep it as long as the comparison."""
-        if what not in self._kept:
-            self._kept[what] = compute()
-        return self._kept[what]
 
 
 @dataclass(frozen=True, eq=False)

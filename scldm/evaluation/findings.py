@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,7 @@ MAX_NAMED = 5
 # Agreement and depth of fewer generated cells of a label are off by chance too easily.
 MIN_GENERATED = 20
 # The median depth of a label is noisy, and has no interval: only half or double is held against it.
-DEPTH_OF_LABEL = 2.0
+DEPTH_OF_LABEL = fold(2.0, math.inf)
 # Agreement of a label: the difference that is named, and the one at which labels have failed.
 GAP_WARNING, GAP_PROBLEM = 0.10, 0.30
 # Behind a baseline, which knows no biology, on this share of the metrics the generator has failed.
@@ -66,20 +67,8 @@ def find(
     A metric is held against a generator only where it is worse than the ceiling by more than a limit *and* by more
     than chance explains, by both intervals. What could not be computed is passed over.
 
-    Parameters
-    ----------
-    rows
-        All metrics with the values of ``ceiling``, the generators and the baselines.
-    labels
-        Label by label.
-    systems
-        All systems.
-    n_cells
-        How many cells are compared on either side; of fewer than 100 nothing good is said. None if that is not known.
-
-    Returns
-    -------
-    Generator by generator, problems first, then warnings, then what is good.
+    With fewer than 100 compared cells on either side nothing good is said. Findings come generator by generator,
+    problems first, then warnings, then what is good.
     """
     found: list[Finding] = []
     for system in systems.generators:
@@ -137,9 +126,9 @@ def _beyond_limits(rows: Sequence[Row], system: str) -> list[Finding]:
     """Hold every limit against a system."""
     found = []
     for limit, row, own, ceiling in _limited(rows, system):
-        loss = limit.loss(own.value, ceiling.value)
-        if loss > limit.warning and beyond_chance(own, ceiling):
-            level: Level = "problem" if loss > limit.problem else "warning"
+        loss = limit.loss.of(own.value, ceiling.value)
+        if loss > limit.loss.warning and beyond_chance(own, ceiling):
+            level: Level = "problem" if loss > limit.loss.problem else "warning"
             sentence = limit.sentence.format(value=own.value, ceiling=ceiling.value, loss=loss, condition=row.condition)
             found.append(Finding(level, limit.topic, system, sentence))
     return found
@@ -191,8 +180,10 @@ def _gaps(rows: Sequence[LabelFidelity], system: str) -> list[Finding]:
 
 def _depths(rows: Sequence[LabelFidelity], system: str) -> list[Finding]:
     """Name labels whose cells are much deeper or shallower than real ones."""
-    ratios = [(row.label, ratio) for row in rows if (ratio := row.depth_ratio.get(system)) is not None]
-    off = [f"'{label}' {ratio:.2f}" for label, ratio in ratios if fold(ratio, 1.0) > DEPTH_OF_LABEL]
+    depths = [(row.label, depth) for row in rows if (depth := row.depth_ratio.get(system)) is not None]
+    off = [
+        f"'{label}' {depth:.2f}" for label, depth in depths if DEPTH_OF_LABEL.of(depth, 1.0) > DEPTH_OF_LABEL.warning
+    ]
     if not off:
         return []
     sentence = (

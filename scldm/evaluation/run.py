@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, get_args
 
-import numpy as np
 from anndata import AnnData
 
 from scldm.errors import UserError, nearest_names
@@ -16,8 +15,8 @@ from scldm.evaluation.compare import DrawnCells
 from scldm.evaluation.findings import find
 from scldm.evaluation.metrics import transport
 from scldm.evaluation.metrics.labels import label_fidelity
+from scldm.evaluation.placing import MAX_PUBLISHED_CELLS, PUBLISHED_NOTE, Placed, Profile, place_all, place_published
 from scldm.evaluation.prepare import MIN_CELLS, PreparedCells, prepare
-from scldm.evaluation.profiles import MAX_PUBLISHED_CELLS, PUBLISHED_NOTE, Profile, place_all, place_published
 from scldm.evaluation.records import rows_of
 from scldm.evaluation.report import EvaluationReport
 from scldm.evaluation.scoring import score
@@ -33,9 +32,6 @@ MEANINGS = {
 #: What a judged generator or a given baseline cannot be called.
 RESERVED_NAMES = (*MEANINGS, REFERENCE, "real")
 MIN_RESAMPLES = 20
-# Averaging over splits takes out the luck of one division, which matters where cells are few, and is cheap there.
-MAX_SPLITS = 5
-MAX_CELLS_OF_ALL_SPLITS = 10_000
 
 
 def evaluate(
@@ -130,13 +126,24 @@ def evaluate(
     )
     generators, options = tuple(named), {"seed": seed, "n_resamples": n_resamples}
     if halves:
-        n_splits = _default_splits(cells.n_cells) if n_splits is None else n_splits
-        placed = place_all(cells, generators, conditions, model=model, **options)
+        placed = place_all(cells, generators, conditions, model=model, n_splits=n_splits, **options)
     else:
-        n_splits, placed = 1, place_published(cells, generators, conditions, **options)
-    splits = placed.splits(n_splits)
+        placed = place_published(cells, generators, conditions, **options)
+    return _judge(placed, cells, generators, conditions, profile, n_resamples)
+
+
+def _judge(
+    placed: Placed,
+    cells: PreparedCells,
+    generators: tuple[str, ...],
+    conditions: tuple[str, ...],
+    profile: str,
+    n_resamples: int,
+) -> EvaluationReport:
+    """Compute all numbers, and say what they mean."""
+    fitted, held_out, halves = placed.fitted, placed.held_out, profile == "standard"
+    splits = placed.splits()
     first = next(splits)
-    fitted, held_out = placed.fitted, placed.held_out
     records = score(placed.metrics, fitted, chain([first], splits), held_out, placed.systems, conditions)
     infos = {metric.info.name: metric.info for metric in placed.metrics}
     metrics = {record.metric: infos[record.metric] for record in records}
@@ -150,21 +157,16 @@ def evaluate(
         labels=labels,
         findings=find(rows_of(records, metrics), labels, systems, n_cells=cells.n_cells) if halves else (),
         n_cells=cells.n_cells,
-        n_splits=n_splits,
+        n_splits=placed.n_splits,
         n_resamples=n_resamples,
         spaces={name: space.description for name, space in fitted.spaces.items()},
         genes=cells.genes,
         conditions=conditions,
-        seed=seed,
+        seed=placed.seed,
         profile=profile,
         notes=_notes(cells, halves),
         drawn=DrawnCells({REFERENCE: first.reference, **first.systems}, fitted, next(iter(conditions), None)),
     )
-
-
-def _default_splits(n_cells: int) -> int:
-    """Choose how many splits to average over."""
-    return int(np.clip(MAX_CELLS_OF_ALL_SPLITS // n_cells, 1, MAX_SPLITS))
 
 
 def _notes(cells: PreparedCells, halves: bool) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import anndata as ad
 import numpy as np
@@ -23,6 +23,7 @@ MAX_STANDARDISED = 10.0
 _BLOCK_CELLS = 4096
 
 
+@runtime_checkable
 class Space(Protocol):
     """A map from cells to points between which distances are measured; the same for all systems."""
 

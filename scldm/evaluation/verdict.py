@@ -41,16 +41,7 @@ def at_ceiling(row: Row, system: str) -> bool | None:
 
 
 def rank(row: Row, system: str, baselines: Iterable[str]) -> Rank | None:
-    """Compare one value of a system with the ceiling and with the best baseline.
-
-    Parameters
-    ----------
-    row
-        The metric, with the value of ``ceiling``.
-    system
-        Whose value to judge.
-    baselines
-        Names of the baselines; those without a value are left out.
+    """Compare one value of a system with the ceiling and with the best baseline that has a value.
 
     Returns
     -------
@@ -64,9 +55,7 @@ def rank(row: Row, system: str, baselines: Iterable[str]) -> Rank | None:
         return "ceiling" if is_there else None
     others = [other for name in baselines if (other := _finite(row, name)) is not None]
     losses = [loss(row.info.direction, one.value, ceiling.value) for one in (own, *others)]
-    if not others:
-        return None
-    return "behind" if losses[0] > min(losses[1:]) else "between"
+    return None if not others else "behind" if losses[0] > min(losses[1:]) else "between"
 
 
 def beyond_chance(one: Value | Record, other: Value | Record) -> bool:

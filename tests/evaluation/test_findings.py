@@ -46,7 +46,7 @@ def test_every_limit_has_a_topic_and_a_sentence():
     assert {limit.topic for limit, _ in limits} == set(TOPICS)
     for limit, metric in limits:
         assert ("{condition}" in limit.sentence) == (metric.scope == "condition")
-        assert limit.warning < limit.problem
+        assert limit.loss.warning < limit.loss.problem
         assert limit.sentence.format(value=0.5, ceiling=0.5, loss=0.5, condition="cell_type").endswith((".", "?"))
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.sparse import csc_matrix
 
 from scldm.errors import UserError
-from scldm.evaluation import METRICS, Estimate, EvaluationReport, Limit, metric, profiles, run, write_page
+from scldm.evaluation import METRICS, Estimate, EvaluationReport, Limit, metric, placing, run, write_page
 from scldm.evaluation import evaluate as evaluate_fully
 from scldm.evaluation.cells import log1p_cp10k, read_cells
 from scldm.evaluation.compare import take_split
@@ -18,6 +18,7 @@ from scldm.evaluation.draws import rng_for, split, stratified_choice
 from scldm.evaluation.metrics import transport
 from scldm.evaluation.metrics.frechet import frechet_distance
 from scldm.evaluation.metrics.kernels import PUBLISHED_BANDWIDTHS, mmd2
+from scldm.evaluation.metrics.registry import Loss
 from scldm.evaluation.metrics.transport import wasserstein2
 from scldm.evaluation.spaces import FeatureSpace
 
@@ -346,7 +347,8 @@ def test_a_metric_is_added_by_one_decorated_function(real, generated, train, reg
     def largest_count(comparison):
         return Estimate(float(comparison.system.cells.counts.max()))
 
-    limit = Limit("depth", lambda value, ceiling: abs(value - ceiling), 0.0, 1e9, "The largest count is {value:.0f}.")
+    loss = Loss(lambda value, ceiling: abs(value - ceiling), warning=0.0, problem=1e9)
+    limit = Limit("depth", loss, "The largest count is {value:.0f}.")
 
     registered("largest_count", largest_count, display_name="Largest <count>", limits=(limit,))
     with pytest.raises(ValueError, match="already a metric named 'largest_count'"):
@@ -406,7 +408,7 @@ def test_given_baselines_are_compared_and_not_judged(real, generated, train, mak
 
 
 def test_the_number_of_splits_follows_the_number_of_cells():
-    assert [run._default_splits(n) for n in (10, 2000, 2001, 5000, 5001, 50_000)] == [5, 5, 4, 2, 1, 1]
+    assert [placing.default_splits(n) for n in (10, 2000, 2001, 5000, 5001, 50_000)] == [5, 5, 4, 2, 1, 1]
 
 
 def test_values_are_averages_over_splits(real, generated, train, registered):
@@ -458,7 +460,7 @@ def test_the_published_profile_follows_the_recipe(real, generated, train):
 
 
 def test_the_published_profile_takes_no_more_cells_than_published_tables(real, generated, monkeypatch):
-    assert profiles.MAX_PUBLISHED_CELLS == 5000
+    assert placing.MAX_PUBLISHED_CELLS == 5000
     monkeypatch.setattr(run, "MAX_PUBLISHED_CELLS", 30)
     assert evaluate(real, generated, profile="published", max_cells=100).n_cells == 30
     assert evaluate(real, generated, profile="published", max_cells=20).n_cells == 20

@@ -27,9 +27,7 @@ _LEAST_AGREEMENT = 0.5
     limits=(
         Limit(
             "correlations",
-            lost,
-            0.03,
-            0.15,
+            lost(0.03, 0.15),
             "Genes do not go together as in real cells: gene-gene correlations agree to {value:.2f} (real cells: "
             "{ceiling:.2f}).",
             "agreement",
@@ -55,9 +53,7 @@ def _gene_gene_correlation(c: Comparison) -> Estimate | None:
         # the ceiling itself is noisy, so more may be lost before it is said
         Limit(
             "correlations",
-            lost,
-            0.10,
-            0.50,
+            lost(0.10, 0.50),
             "Within a label genes do not go together as in real cells: correlations agree to {value:.2f} (real cells: "
             "{ceiling:.2f}).",
             "within labels",

@@ -23,9 +23,7 @@ __all__ = ["kolmogorov_smirnov"]
     limits=(
         Limit(
             "depth",
-            fold,
-            1.10,
-            1.50,
+            fold(1.10, 1.50),
             "Cells are not as deep as real ones: the median library size is {value:.2f} times the real one.",
             "ratio of medians",
         ),
@@ -46,9 +44,7 @@ def _depth_ratio(c: Comparison) -> Estimate | None:
     limits=(
         Limit(
             "depth",
-            more,
-            0.10,
-            0.40,
+            more(0.10, 0.40),
             "Library sizes are not distributed as in real cells (Kolmogorov-Smirnov {value:.2f}, real: {ceiling:.2f}).",
             "Kolmogorov-Smirnov",
         ),

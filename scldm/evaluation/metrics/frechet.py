@@ -28,9 +28,7 @@ _BLOCK_ROWS = 512
         # of real cells it is finite-sample bias: the limits are factors of that
         Limit(
             "distances",
-            times,
-            1.3,
-            3.0,
+            times(1.3, 3.0),
             "The Fréchet distance to real cells is {value:.3g}, {loss:.1f} times that between real cells "
             "({ceiling:.3g}).",
             "Fréchet distance",

@@ -42,9 +42,7 @@ def _gene_mean_correlation(c: Comparison) -> Estimate | None:
     limits=(
         Limit(
             "genes",
-            times,
-            1.5,
-            3.0,
+            times(1.5, 3.0),
             "Mean expression of genes is off by {value:.2g} log1p CP10K, {loss:.1f} times as much as between real "
             "cells.",
             "error of means",
@@ -74,9 +72,7 @@ def _gene_variance_correlation(c: Comparison) -> Estimate | None:
     limits=(
         Limit(
             "zeros",
-            times,
-            1.5,
-            3.0,
+            times(1.5, 3.0),
             "The shares of zeros of genes are off by {value:.2g}, {loss:.1f} times as much as between real cells.",
             "error of zero shares",
         ),
@@ -95,9 +91,7 @@ def _zero_fraction_mae(c: Comparison) -> Estimate | None:
     limits=(
         Limit(
             "zeros",
-            more,
-            0.02,
-            0.10,
+            more(0.02, 0.10),
             "Genes have too many or too few zeros for their mean: the curve is off by {value:.2g} (real cells: "
             "{ceiling:.2g}).",
         ),
@@ -117,9 +111,7 @@ def _zero_fraction_curve(c: Comparison) -> Estimate | None:
     limits=(
         Limit(
             "genes",
-            more,
-            0.10,
-            0.30,
+            more(0.10, 0.30),
             "Counts vary around their mean too much or too little: dispersions are off by {value:.2f} in log10 (real "
             "cells: {ceiling:.2f}).",
         ),

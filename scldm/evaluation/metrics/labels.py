@@ -33,18 +33,14 @@ __all__ = ["agreement", "combined_labels", "label_fidelity", "recognised", "wors
         # more than real is a failure as well: types that do not overlap as the real ones do
         Limit(
             "labels",
-            more,
-            0.03,
-            0.10,
+            more(0.03, 0.10),
             "The labels of {condition} are told apart too easily: {value:.0%} of the cells are recognised, of real "
             "cells {ceiling:.0%}; real types overlap more.",
             "agreement",
         ),
         Limit(
             "labels",
-            less,
-            0.03,
-            0.10,
+            less(0.03, 0.10),
             "Cells do not look like their label of {condition}: {value:.0%} are recognised, of real cells "
             "{ceiling:.0%}.",
         ),

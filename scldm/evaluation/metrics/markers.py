@@ -35,9 +35,7 @@ MIN_DETECTED = 0.1
     limits=(
         Limit(
             "genes",
-            lost,
-            0.10,
-            0.50,
+            lost(0.10, 0.50),
             "Markers of {condition} are not recovered: fold changes correlate with the real ones at {value:.2f} (real "
             "cells: {ceiling:.2f}).",
             "fold changes",

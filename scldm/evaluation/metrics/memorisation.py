@@ -13,7 +13,7 @@ from scldm.evaluation.draws import rng_for
 from scldm.evaluation.metrics.arrays import WeightsX, WeightsY
 from scldm.evaluation.metrics.nearest import nearest
 from scldm.evaluation.metrics.quantiles import median_ratio, weighted_quantiles
-from scldm.evaluation.metrics.registry import Limit, lost, metric, more, times
+from scldm.evaluation.metrics.registry import Limit, Loss, lost, metric, more, ratio
 from scldm.evaluation.metrics.two_sample import auroc
 from scldm.evaluation.records import PRIMARY_SPACE
 from scldm.evaluation.spaces import FeatureSpace
@@ -33,9 +33,7 @@ NEAR = 0.01
     limits=(
         Limit(
             "memorisation",
-            lost,
-            0.05,
-            0.20,
+            lost(0.05, 0.20),
             "Cells lie too close to training cells: at {value:.2f} times the distance of real held-out cells (ceiling: "
             "{ceiling:.2f}); 0 means copies.",
             "distance to training cells",
@@ -43,9 +41,7 @@ NEAR = 0.01
         ),
         Limit(
             "distances",
-            lambda value, ceiling: times(value, ceiling) - 1.0,
-            0.10,
-            0.50,
+            Loss(lambda value, ceiling: ratio(value, ceiling) - 1.0, 0.10, 0.50),
             "Cells lie farther from training cells than real ones do: at {value:.2f} times the distance of held-out "
             "cells (ceiling: {ceiling:.2f}).",
         ),
@@ -68,9 +64,7 @@ def _nearest_training_ratio(c: Comparison) -> Estimate | None:
         # of real cells about 1 % are near duplicates, and none an exact one unless depth is very low
         Limit(
             "memorisation",
-            more,
-            0.0,
-            0.01,
+            more(0.0, 0.01),
             "{value:.1%} of the cells are exact copies of training cells (of real held-out cells: {ceiling:.1%}).",
             "exact copies",
         ),
@@ -92,9 +86,7 @@ def _exact_duplicates(c: Comparison) -> Estimate | None:
     limits=(
         Limit(
             "memorisation",
-            more,
-            0.02,
-            0.10,
+            more(0.02, 0.10),
             "{value:.1%} of the cells lie closer to a training cell than all but 1 % of real cells do (of held-out "
             "cells: {ceiling:.1%}).",
             "near copies",
@@ -120,9 +112,7 @@ def _near_duplicates(c: Comparison) -> Estimate | None:
         # an attacker gains .5 n / N by n copies out of N training cells: a tenth of them passes the first limit
         Limit(
             "memorisation",
-            lambda value, ceiling: value - max(0.5, ceiling),  # above what chance gives, and above the ceiling's
-            0.05,
-            0.10,
+            Loss(lambda value, ceiling: value - max(0.5, ceiling), 0.05, 0.10),  # 0.5 is what chance gives
             "The cells give away what was trained on: from them alone a training cell is told from a held-out cell "
             "with an AUROC of {value:.2f} (0.5 is chance; real cells: {ceiling:.2f}).",
             "membership AUROC",

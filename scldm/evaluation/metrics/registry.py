@@ -10,7 +10,7 @@ from typing import Literal
 from scldm.evaluation.bootstrap import Estimate
 from scldm.evaluation.records import Direction, Group, MetricInfo, in_words
 
-__all__ = ["METRICS", "TOPICS", "Limit", "Metric", "Scope", "metric"]
+__all__ = ["METRICS", "TOPICS", "Limit", "Loss", "Metric", "Scope", "metric"]
 
 Scope = Literal["once", "space", "condition"]
 Compute = Callable[..., Estimate | None]
@@ -29,6 +29,15 @@ TOPICS = {
 
 
 @dataclass(frozen=True)
+class Loss:
+    """How much worse a value is than the ceiling's, from both, and above what it is a warning or a problem."""
+
+    of: Callable[[float, float], float]
+    warning: float
+    problem: float
+
+
+@dataclass(frozen=True)
 class Limit:
     """When a value is held against a generator, and the words for it.
 
@@ -37,9 +46,7 @@ class Limit:
     topic
         One of `TOPICS`.
     loss
-        How much worse a value is than the ceiling's, from both.
-    warning, problem
-        Losses above these are a warning or a problem.
+        How much worse than the ceiling's a value is, and may be: such as `less`, `times`.
     sentence
         The finding, with ``{value}``, ``{ceiling}``, ``{loss}`` and ``{condition}`` to fill in.
     short
@@ -52,9 +59,7 @@ class Limit:
     """
 
     topic: str
-    loss: Callable[[float, float], float]
-    warning: float
-    problem: float
+    loss: Loss
     sentence: str
     short: str = ""
     least_ceiling: float = -math.inf
@@ -122,29 +127,31 @@ def metric(
     return register
 
 
-# How much worse a value is than the ceiling's -------------------------------------------------------------------------
+def more(warning: float, problem: float) -> Loss:
+    """Measure how far a value is above the ceiling's."""
+    return Loss(lambda value, ceiling: value - ceiling, warning, problem)
 
 
-def more(value: float, ceiling: float) -> float:
-    """Compute how far a value is above the ceiling's."""
-    return value - ceiling
+def less(warning: float, problem: float) -> Loss:
+    """Measure how far a value is below the ceiling's."""
+    return Loss(lambda value, ceiling: ceiling - value, warning, problem)
 
 
-def less(value: float, ceiling: float) -> float:
-    """Compute how far a value is below the ceiling's."""
-    return ceiling - value
+def lost(warning: float, problem: float) -> Loss:
+    """Measure what share of the ceiling's value is lost."""
+    return Loss(lambda value, ceiling: 1.0 - value / ceiling if ceiling > 0 else 0.0, warning, problem)
 
 
-def times(value: float, ceiling: float) -> float:
-    """Compute how many times the ceiling's a value is."""
+def times(warning: float, problem: float) -> Loss:
+    """Measure how many times the ceiling's a value is."""
+    return Loss(ratio, warning, problem)
+
+
+def fold(warning: float, problem: float) -> Loss:
+    """Measure by what factor a value differs from the ceiling's, up or down."""
+    return Loss(lambda value, ceiling: max(ratio(value, ceiling), ratio(ceiling, value)), warning, problem)
+
+
+def ratio(value: float, ceiling: float) -> float:
+    """Divide a value by the ceiling's; more than nothing is infinitely many times nothing."""
     return value / ceiling if ceiling > 0 else math.inf if value > 0 else 1.0
-
-
-def lost(value: float, ceiling: float) -> float:
-    """Compute what share of the ceiling's value is lost."""
-    return 1.0 - value / ceiling if ceiling > 0 else 0.0
-
-
-def fold(value: float, ceiling: float) -> float:
-    """Compute by what factor a value differs from the ceiling's, up or down."""
-    return max(times(value, ceiling), times(ceiling, value))

@@ -34,9 +34,7 @@ _MAX_TRANSPORT_ITERATIONS = 50_000_000
         # of real cells it is finite-sample bias: the limits are factors of that
         Limit(
             "distances",
-            times,
-            1.05,
-            1.25,
+            times(1.05, 1.25),
             "The Wasserstein distance to real cells is {value:.3g}, {loss:.2f} times that between real cells "
             "({ceiling:.3g}).",
         ),

@@ -43,18 +43,14 @@ def _neighbourhoods(c: Comparison, space: str) -> Neighbourhoods:
         # fewer than .5 as real cells among each other: every generated cell has its real twin
         Limit(
             "memorisation",
-            less,
-            0.10,
-            0.20,
+            less(0.10, 0.20),
             "The nearest neighbours of cells are too often on the other side (1-NN accuracy {value:.2f}, real against "
             "real {ceiling:.2f}): they look like copies of the held-out cells; was the generator trained on them?",
             order=2,
         ),
         Limit(
             "distances",
-            more,
-            0.05,
-            0.20,
+            more(0.05, 0.20),
             "Cells can be told from real ones by their nearest neighbour in {value:.0%} of cases (real cells from each "
             "other: {ceiling:.0%}).",
             "1-NN accuracy",
@@ -78,9 +74,7 @@ def _nearest_neighbour_accuracy(c: Comparison, space: str) -> Estimate:
     limits=(
         Limit(
             "distances",
-            more,
-            0.10,
-            0.30,
+            more(0.10, 0.30),
             "A classifier tells cells from real ones with an AUROC of {value:.2f} (real cells from each other: "
             "{ceiling:.2f}).",
             "classifier AUROC",
@@ -101,9 +95,7 @@ def _classifier_auroc(c: Comparison, space: str) -> Estimate:
     limits=(
         Limit(
             "distances",
-            less,
-            0.10,
-            0.25,
+            less(0.10, 0.25),
             "Only {value:.0%} of the cells lie where real cells do (real cells among each other: {ceiling:.0%}).",
             "precision",
         ),
@@ -123,9 +115,7 @@ def _precision(c: Comparison, space: str) -> Estimate:
         # a tenth of the real cells without a generated one near is a small population, or the fringe of all
         Limit(
             "modes",
-            less,
-            0.10,
-            0.25,
+            less(0.10, 0.25),
             "Part of the variety of real cells is missing: only {value:.0%} of them lie where generated cells do (real "
             "cells among each other: {ceiling:.0%}).",
             "recall",
@@ -159,9 +149,7 @@ def _density(c: Comparison, space: str) -> Estimate:
     limits=(
         Limit(
             "modes",
-            less,
-            0.10,
-            0.25,
+            less(0.10, 0.25),
             "Only {value:.0%} of the real cells have a generated cell near (real cells among each other: "
             "{ceiling:.0%}): some kinds of cells are missing or too rare.",
             "coverage",

@@ -10,8 +10,8 @@ from scipy.sparse import csr_matrix
 from scldm.evaluation.bootstrap import Estimate
 from scldm.evaluation.cells import Cells, read_cells
 from scldm.evaluation.compare import Comparison, Fitted, Side, take_split
-from scldm.evaluation.fitting import fit, fit_spaces, place
 from scldm.evaluation.metrics import METRICS
+from scldm.evaluation.placing import fit, fit_spaces, place
 from scldm.evaluation.scoring import score
 
 CONDITIONS = ["cell_type", "batch"]
