@@ -130,7 +130,7 @@ def test_numbers_have_three_digits(value: float | None, like: float | None, text
     assert number(value, like) == text
 
 
-@pytest.mark.parametrize("module", ["page", "plots", "plots.embedding"])
+@pytest.mark.parametrize("module", ["page", "plots.embedding"])
 def test_figures_and_templates_are_loaded_when_a_page_is_asked_for(module: str) -> None:
     code = f"""
 import sys

@@ -10,7 +10,6 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from scldm.errors import UserError
 from scldm.evaluation import EvaluationReport
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Side
@@ -319,11 +318,6 @@ def test_overview_is_of_the_first_generator_and_a_baseline(report: EvaluationRep
     draw_overview(more, tmp_path / "two.png")
     one, two = (matplotlib.image.imread(tmp_path / name) for name in ("one.png", "two.png"))
     np.testing.assert_array_equal(one, two)
-
-
-def test_a_report_without_cells_has_no_overview(report: EvaluationReport, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no cells to draw"):
-        draw_overview(replace(report, drawn=None), tmp_path / "overview.png")
 
 
 def test_overview_needs_only_two_systems(tmp_path: Path) -> None:
