@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from scldm import evaluation
 from scldm.evaluation.records import MetricInfo, Record, Row, rows_of
 from scldm.evaluation.systems import Systems
 
@@ -60,3 +61,12 @@ heavy = {{"anndata", "scanpy", "sklearn", "matplotlib", "scipy", "torch"}} & set
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_public_name_is_found_when_it_is_asked_for():
+    assert sorted(name for names in evaluation._MODULES.values() for name in names) == sorted(evaluation.__all__)
+    for name in evaluation.__all__:
+        assert getattr(evaluation, name) is not None
+        assert name in dir(evaluation)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = evaluation.nothing
