@@ -44,22 +44,11 @@ class GeneOverlap:
 
 @dataclass(frozen=True, eq=False)
 class PreparedCells:
-    """All cells of an evaluation, with the judged genes.
+    """All cells of an evaluation, with the judged genes, and what a reader must know about them.
 
-    Attributes
-    ----------
-    held_out, generated, train
-        Real cells to compare with; cells of every generator and every given baseline; training cells, if given.
-    fitting
-        Real cells to fit spaces, classifiers and baselines on; not among `held_out` unless the profile wants it so.
-    fitting_rows
-        Positions of `fitting` among the training cells; None without them.
-    genes
-        How the genes of the files fit together.
-    n_cells
-        How many can be compared on either side.
-    notes
-        What a reader must know about the files.
+    Spaces, classifiers and baselines are fitted on `fitting`: real cells that are not among the held-out ones unless
+    the profile wants it so. They are the training cells at `fitting_rows`, if there are any. On either side of a
+    comparison there can be `n_cells`.
     """
 
     held_out: Cells

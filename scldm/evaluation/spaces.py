@@ -78,14 +78,7 @@ class FeatureSpace:
 class VariableGeneSpace:
     """Principal components of the most variable genes, each gene standardised: rare types weigh more, depth less.
 
-    Attributes
-    ----------
-    genes
-        Positions of the most variable genes.
-    mean, scale
-        Mean and standard deviation of each in the fitting cells, log1p CP10K.
-    pca
-        Principal components of the standardised genes.
+    Genes are given by position; mean and scale (the standard deviation) are those of the fitting cells in log1p CP10K.
     """
 
     genes: Int[np.ndarray, " chosen"]

@@ -58,13 +58,6 @@ class PCAGaussian(Baseline):
 
         A label with fewer than 2 cells per component takes the missing share of its covariance from the one pooled
         within all labels; a label with a single cell takes all of it.
-
-        Parameters
-        ----------
-        counts
-            UMI counts of the training cells, cells x genes.
-        labels
-            Joint label code, 0 .. labels - 1.
         """
         values = log1p_cp10k(counts)
         centre = np.asarray(values.mean(axis=0)).ravel()

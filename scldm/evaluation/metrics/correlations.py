@@ -24,15 +24,13 @@ _LEAST_AGREEMENT = 0.5
     display_name="Gene-gene correlation",
     description="Pearson correlation between the off-diagonal entries of both sides' gene-gene correlation matrices "
     f"(log1p CP10K, the {N_CORRELATED_GENES} genes with the highest mean in the fitting cells).",
-    limits=(
-        Limit(
-            "correlations",
-            lost(0.03, 0.15),
-            "Genes do not go together as in real cells: gene-gene correlations agree to {value:.2f} (real cells: "
-            "{ceiling:.2f}).",
-            "agreement",
-            least_ceiling=_LEAST_AGREEMENT,
-        ),
+    limits=Limit(
+        "correlations",
+        lost(0.03, 0.15),
+        "Genes do not go together as in real cells: gene-gene correlations agree to {value:.2f} (real cells: "
+        "{ceiling:.2f}).",
+        "agreement",
+        least_ceiling=_LEAST_AGREEMENT,
     ),
 )
 def _gene_gene_correlation(c: Comparison) -> Estimate | None:
@@ -49,16 +47,14 @@ def _gene_gene_correlation(c: Comparison) -> Estimate | None:
     f"the label, over labels with at least {MIN_CELLS_PER_LABEL} reference cells. Those of which the system has fewer "
     f"than {MIN_SYSTEM_CELLS} cells are left out, and the correlation is multiplied by the share of reference cells "
     "left.",
-    limits=(
-        # the ceiling itself is noisy, so more may be lost before it is said
-        Limit(
-            "correlations",
-            lost(0.10, 0.50),
-            "Within a label genes do not go together as in real cells: correlations agree to {value:.2f} (real cells: "
-            "{ceiling:.2f}).",
-            "within labels",
-            least_ceiling=_LEAST_AGREEMENT,
-        ),
+    # the ceiling itself is noisy, so more may be lost before it is said
+    limits=Limit(
+        "correlations",
+        lost(0.10, 0.50),
+        "Within a label genes do not go together as in real cells: correlations agree to {value:.2f} (real cells: "
+        "{ceiling:.2f}).",
+        "within labels",
+        least_ceiling=_LEAST_AGREEMENT,
     ),
 )
 def _gene_gene_correlation_within(c: Comparison) -> Estimate | None:

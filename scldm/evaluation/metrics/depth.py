@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.bootstrap import Estimate
+from scldm.evaluation.bootstrap import Estimate, median_ratio
 from scldm.evaluation.compare import Comparison, Side
 from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS, frequent_labels
 from scldm.evaluation.metrics.arrays import Rows
-from scldm.evaluation.metrics.quantiles import median_ratio
 from scldm.evaluation.metrics.registry import Limit, fold, metric, more
 
 __all__ = ["kolmogorov_smirnov"]
@@ -20,13 +19,11 @@ __all__ = ["kolmogorov_smirnov"]
     group="depth",
     direction="closest to ceiling",
     description="Median library size (UMI counts) divided by that of the reference.",
-    limits=(
-        Limit(
-            "depth",
-            fold(1.10, 1.50),
-            "Cells are not as deep as real ones: the median library size is {value:.2f} times the real one.",
-            "ratio of medians",
-        ),
+    limits=Limit(
+        "depth",
+        fold(1.10, 1.50),
+        "Cells are not as deep as real ones: the median library size is {value:.2f} times the real one.",
+        "ratio of medians",
     ),
 )
 def _depth_ratio(c: Comparison) -> Estimate | None:
@@ -41,13 +38,11 @@ def _depth_ratio(c: Comparison) -> Estimate | None:
     display_name="Depth KS",
     description="Kolmogorov-Smirnov statistic between library sizes: the largest difference of the two cumulative "
     "distributions.",
-    limits=(
-        Limit(
-            "depth",
-            more(0.10, 0.40),
-            "Library sizes are not distributed as in real cells (Kolmogorov-Smirnov {value:.2f}, real: {ceiling:.2f}).",
-            "Kolmogorov-Smirnov",
-        ),
+    limits=Limit(
+        "depth",
+        more(0.10, 0.40),
+        "Library sizes are not distributed as in real cells (Kolmogorov-Smirnov {value:.2f}, real: {ceiling:.2f}).",
+        "Kolmogorov-Smirnov",
     ),
 )
 def _depth_ks(c: Comparison) -> Estimate | None:

@@ -24,16 +24,13 @@ _BLOCK_ROWS = 512
     description="Squared Frechet distance between Gaussians with the means and covariances of both sides in the "
     "feature space.",
     scope="space",
-    limits=(
-        # of real cells it is finite-sample bias: the limits are factors of that
-        Limit(
-            "distances",
-            times(1.3, 3.0),
-            "The Fréchet distance to real cells is {value:.3g}, {loss:.1f} times that between real cells "
-            "({ceiling:.3g}).",
-            "Fréchet distance",
-            order=-1,
-        ),
+    # of real cells it is finite-sample bias: the limits are factors of that
+    limits=Limit(
+        "distances",
+        times(1.3, 3.0),
+        "The Fréchet distance to real cells is {value:.3g}, {loss:.1f} times that between real cells ({ceiling:.3g}).",
+        "Fréchet distance",
+        order=-1,
     ),
 )
 def _frechet_distance(c: Comparison, space: str) -> Estimate:

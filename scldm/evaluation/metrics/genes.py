@@ -39,14 +39,11 @@ def _gene_mean_correlation(c: Comparison) -> Estimate | None:
     direction="lower",
     display_name="Gene mean MAE",
     description="Mean absolute difference over genes of mean log1p CP10K.",
-    limits=(
-        Limit(
-            "genes",
-            times(1.5, 3.0),
-            "Mean expression of genes is off by {value:.2g} log1p CP10K, {loss:.1f} times as much as between real "
-            "cells.",
-            "error of means",
-        ),
+    limits=Limit(
+        "genes",
+        times(1.5, 3.0),
+        "Mean expression of genes is off by {value:.2g} log1p CP10K, {loss:.1f} times as much as between real cells.",
+        "error of means",
     ),
 )
 def _gene_mean_mae(c: Comparison) -> Estimate | None:
@@ -69,13 +66,11 @@ def _gene_variance_correlation(c: Comparison) -> Estimate | None:
     direction="lower",
     display_name="Zero fraction MAE",
     description="Mean absolute difference over genes of the share of cells without a count.",
-    limits=(
-        Limit(
-            "zeros",
-            times(1.5, 3.0),
-            "The shares of zeros of genes are off by {value:.2g}, {loss:.1f} times as much as between real cells.",
-            "error of zero shares",
-        ),
+    limits=Limit(
+        "zeros",
+        times(1.5, 3.0),
+        "The shares of zeros of genes are off by {value:.2g}, {loss:.1f} times as much as between real cells.",
+        "error of zero shares",
     ),
 )
 def _zero_fraction_mae(c: Comparison) -> Estimate | None:
@@ -88,13 +83,11 @@ def _zero_fraction_mae(c: Comparison) -> Estimate | None:
     direction="lower",
     description="Difference of the curves of zeros against abundance: mean over bins of mean UMI counts (0.03 to 30, "
     "four per factor of ten) of the absolute difference between the median shares of cells without a count.",
-    limits=(
-        Limit(
-            "zeros",
-            more(0.02, 0.10),
-            "Genes have too many or too few zeros for their mean: the curve is off by {value:.2g} (real cells: "
-            "{ceiling:.2g}).",
-        ),
+    limits=Limit(
+        "zeros",
+        more(0.02, 0.10),
+        "Genes have too many or too few zeros for their mean: the curve is off by {value:.2g} (real cells: "
+        "{ceiling:.2g}).",
     ),
 )
 def _zero_fraction_curve(c: Comparison) -> Estimate | None:
@@ -108,13 +101,11 @@ def _zero_fraction_curve(c: Comparison) -> Estimate | None:
     description="Difference of the trends of overdispersion against abundance: mean over bins of equally many genes of "
     "the absolute difference between median log10 dispersions (negative binomial given depth, method of moments; genes "
     f"with {MIN_COUNTS_FOR_DISPERSION} UMI counts per fitting cell or more).",
-    limits=(
-        Limit(
-            "genes",
-            more(0.10, 0.30),
-            "Counts vary around their mean too much or too little: dispersions are off by {value:.2f} in log10 (real "
-            "cells: {ceiling:.2f}).",
-        ),
+    limits=Limit(
+        "genes",
+        more(0.10, 0.30),
+        "Counts vary around their mean too much or too little: dispersions are off by {value:.2f} in log10 (real "
+        "cells: {ceiling:.2f}).",
     ),
 )
 def _dispersion_trend(c: Comparison) -> Estimate | None:

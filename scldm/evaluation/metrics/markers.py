@@ -32,15 +32,13 @@ MIN_DETECTED = 0.1
     f"system has fewer than {MIN_SYSTEM_CELLS}); over genes that {MIN_DETECTED:.0%} of the fitting cells of one of "
     "these labels show.",
     scope="condition",
-    limits=(
-        Limit(
-            "genes",
-            lost(0.10, 0.50),
-            "Markers of {condition} are not recovered: fold changes correlate with the real ones at {value:.2f} (real "
-            "cells: {ceiling:.2f}).",
-            "fold changes",
-            least_ceiling=0.5,  # below, the fold changes of real cells are mostly sampling noise
-        ),
+    limits=Limit(
+        "genes",
+        lost(0.10, 0.50),
+        "Markers of {condition} are not recovered: fold changes correlate with the real ones at {value:.2f} (real "
+        "cells: {ceiling:.2f}).",
+        "fold changes",
+        least_ceiling=0.5,  # below, the fold changes of real cells are mostly sampling noise
     ),
 )
 def _marker_fold_change_correlation(c: Comparison, condition: str) -> Estimate | None:

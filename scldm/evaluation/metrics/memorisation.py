@@ -6,13 +6,12 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt64
 from scipy.sparse import csr_matrix, vstack
 
-from scldm.evaluation.bootstrap import Estimate, weighted_mean
+from scldm.evaluation.bootstrap import Estimate, median_ratio, weighted_mean, weighted_quantiles
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Comparison, Side
 from scldm.evaluation.draws import rng_for
 from scldm.evaluation.metrics.arrays import WeightsX, WeightsY
 from scldm.evaluation.metrics.nearest import nearest
-from scldm.evaluation.metrics.quantiles import median_ratio, weighted_quantiles
 from scldm.evaluation.metrics.registry import Limit, Loss, lost, metric, more, ratio
 from scldm.evaluation.metrics.two_sample import auroc
 from scldm.evaluation.records import PRIMARY_SPACE
@@ -60,14 +59,12 @@ def _nearest_training_ratio(c: Comparison) -> Estimate | None:
     direction="lower",
     description="Share of the system's cells whose counts equal those of a training cell in every judged gene.",
     all_cells=True,
-    limits=(
-        # of real cells about 1 % are near duplicates, and none an exact one unless depth is very low
-        Limit(
-            "memorisation",
-            more(0.0, 0.01),
-            "{value:.1%} of the cells are exact copies of training cells (of real held-out cells: {ceiling:.1%}).",
-            "exact copies",
-        ),
+    # of real cells about 1 % are near duplicates, and none an exact one unless depth is very low
+    limits=Limit(
+        "memorisation",
+        more(0.0, 0.01),
+        "{value:.1%} of the cells are exact copies of training cells (of real held-out cells: {ceiling:.1%}).",
+        "exact copies",
     ),
 )
 def _exact_duplicates(c: Comparison) -> Estimate | None:
@@ -83,14 +80,12 @@ def _exact_duplicates(c: Comparison) -> Estimate | None:
     direction="closest to ceiling",
     description="Share of the system's cells that lie nearer to a training cell, in the primary space, than all but "
     f"{NEAR:.0%} of the reference cells do; {NEAR} is expected of real cells.",
-    limits=(
-        Limit(
-            "memorisation",
-            more(0.02, 0.10),
-            "{value:.1%} of the cells lie closer to a training cell than all but 1 % of real cells do (of held-out "
-            "cells: {ceiling:.1%}).",
-            "near copies",
-        ),
+    limits=Limit(
+        "memorisation",
+        more(0.02, 0.10),
+        "{value:.1%} of the cells lie closer to a training cell than all but 1 % of real cells do (of held-out "
+        "cells: {ceiling:.1%}).",
+        "near copies",
     ),
 )
 def _near_duplicates(c: Comparison) -> Estimate | None:
@@ -108,16 +103,14 @@ def _near_duplicates(c: Comparison) -> Estimate | None:
     description="How well an attacker who has all of the system's cells and nothing else tells training cells from "
     "held-out ones (area under the ROC curve; the score is closeness to the nearest of the system's cells, in "
     "principal components of as many training as held-out cells): 0.5 if nothing leaks.",
-    limits=(
-        # an attacker gains .5 n / N by n copies out of N training cells: a tenth of them passes the first limit
-        Limit(
-            "memorisation",
-            Loss(lambda value, ceiling: value - max(0.5, ceiling), 0.05, 0.10),  # 0.5 is what chance gives
-            "The cells give away what was trained on: from them alone a training cell is told from a held-out cell "
-            "with an AUROC of {value:.2f} (0.5 is chance; real cells: {ceiling:.2f}).",
-            "membership AUROC",
-            order=1,
-        ),
+    # an attacker gains .5 n / N by n copies out of N training cells: a tenth of them passes the first limit
+    limits=Limit(
+        "memorisation",
+        Loss(lambda value, ceiling: value - max(0.5, ceiling), 0.05, 0.10),  # 0.5 is what chance gives
+        "The cells give away what was trained on: from them alone a training cell is told from a held-out cell "
+        "with an AUROC of {value:.2f} (0.5 is chance; real cells: {ceiling:.2f}).",
+        "membership AUROC",
+        order=1,
     ),
 )
 def _membership_auroc(c: Comparison) -> Estimate | None:

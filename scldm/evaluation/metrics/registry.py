@@ -105,7 +105,7 @@ def metric(
     display_name: str = "",
     scope: Scope = "once",
     all_cells: bool = False,
-    limits: tuple[Limit, ...] = (),
+    limits: Limit | tuple[Limit, ...] = (),
 ) -> Callable[[Compute], Compute]:
     """Register a function of a `Comparison` as a metric: it is then in ``metrics.json``, the table and the page.
 
@@ -121,7 +121,7 @@ def metric(
         if name in METRICS:
             raise ValueError(f"there is already a metric named '{name}'")
         info = MetricInfo(name, display_name or in_words(name), group, direction, description)
-        METRICS[name] = Metric(info, compute, scope, all_cells, limits)
+        METRICS[name] = Metric(info, compute, scope, all_cells, limits if isinstance(limits, tuple) else (limits,))
         return compute
 
     return register

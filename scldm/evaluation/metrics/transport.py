@@ -30,14 +30,12 @@ _MAX_TRANSPORT_ITERATIONS = 50_000_000
     description="2-Wasserstein distance in the feature space: square root of the exact optimal transport cost (squared "
     f"Euclidean); beyond {EXACT_TRANSPORT_CELLS:,} cells on a side, of as many of them.",
     scope="space",
-    limits=(
-        # of real cells it is finite-sample bias: the limits are factors of that
-        Limit(
-            "distances",
-            times(1.05, 1.25),
-            "The Wasserstein distance to real cells is {value:.3g}, {loss:.2f} times that between real cells "
-            "({ceiling:.3g}).",
-        ),
+    # of real cells it is finite-sample bias: the limits are factors of that
+    limits=Limit(
+        "distances",
+        times(1.05, 1.25),
+        "The Wasserstein distance to real cells is {value:.3g}, {loss:.2f} times that between real cells "
+        "({ceiling:.3g}).",
     ),
 )
 def _wasserstein2(c: Comparison, space: str) -> Estimate:

@@ -71,14 +71,12 @@ def _nearest_neighbour_accuracy(c: Comparison, space: str) -> Estimate:
     f"feature space, scored on cells they have not seen ({N_FOLDS} folds): 0.5 cannot be told apart. "
     + _NARROW.format("trained trees"),
     scope="space",
-    limits=(
-        Limit(
-            "distances",
-            more(0.10, 0.30),
-            "A classifier tells cells from real ones with an AUROC of {value:.2f} (real cells from each other: "
-            "{ceiling:.2f}).",
-            "classifier AUROC",
-        ),
+    limits=Limit(
+        "distances",
+        more(0.10, 0.30),
+        "A classifier tells cells from real ones with an AUROC of {value:.2f} (real cells from each other: "
+        "{ceiling:.2f}).",
+        "classifier AUROC",
     ),
 )
 def _classifier_auroc(c: Comparison, space: str) -> Estimate:
@@ -92,13 +90,11 @@ def _classifier_auroc(c: Comparison, space: str) -> Estimate:
     direction="higher",
     description=f"Share of the system's cells inside the {N_NEIGHBOURS}-nearest-neighbour manifold of the reference.",
     scope="space",
-    limits=(
-        Limit(
-            "distances",
-            less(0.10, 0.25),
-            "Only {value:.0%} of the cells lie where real cells do (real cells among each other: {ceiling:.0%}).",
-            "precision",
-        ),
+    limits=Limit(
+        "distances",
+        less(0.10, 0.25),
+        "Only {value:.0%} of the cells lie where real cells do (real cells among each other: {ceiling:.0%}).",
+        "precision",
     ),
 )
 def _precision(c: Comparison, space: str) -> Estimate:
@@ -111,15 +107,13 @@ def _precision(c: Comparison, space: str) -> Estimate:
     direction="higher",
     description=f"Share of reference cells inside the {N_NEIGHBOURS}-nearest-neighbour manifold of the system's cells.",
     scope="space",
-    limits=(
-        # a tenth of the real cells without a generated one near is a small population, or the fringe of all
-        Limit(
-            "modes",
-            less(0.10, 0.25),
-            "Part of the variety of real cells is missing: only {value:.0%} of them lie where generated cells do (real "
-            "cells among each other: {ceiling:.0%}).",
-            "recall",
-        ),
+    # a tenth of the real cells without a generated one near is a small population, or the fringe of all
+    limits=Limit(
+        "modes",
+        less(0.10, 0.25),
+        "Part of the variety of real cells is missing: only {value:.0%} of them lie where generated cells do (real "
+        "cells among each other: {ceiling:.0%}).",
+        "recall",
     ),
 )
 def _recall(c: Comparison, space: str) -> Estimate:
@@ -146,14 +140,12 @@ def _density(c: Comparison, space: str) -> Estimate:
     description="Share of reference cells with a cell of the system nearer than their "
     f"{N_NEIGHBOURS}th nearest reference cell. " + _NARROW.format("neighbours"),
     scope="space",
-    limits=(
-        Limit(
-            "modes",
-            less(0.10, 0.25),
-            "Only {value:.0%} of the real cells have a generated cell near (real cells among each other: "
-            "{ceiling:.0%}): some kinds of cells are missing or too rare.",
-            "coverage",
-        ),
+    limits=Limit(
+        "modes",
+        less(0.10, 0.25),
+        "Only {value:.0%} of the real cells have a generated cell near (real cells among each other: "
+        "{ceiling:.0%}): some kinds of cells are missing or too rare.",
+        "coverage",
     ),
 )
 def _coverage(c: Comparison, space: str) -> Estimate:

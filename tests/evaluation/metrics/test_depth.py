@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+from scldm.evaluation.bootstrap import median_ratio, weighted_quantiles
 from scldm.evaluation.metrics.depth import kolmogorov_smirnov
-from scldm.evaluation.metrics.quantiles import median_ratio, weighted_quantiles
 
 
 def test_weighted_medians_are_those_of_the_cells_drawn_so_often():
