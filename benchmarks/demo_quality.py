@@ -1,4 +1,4 @@
-"""Run `scldm demo` with several seeds and average its figures: the embedded data set is too small for one.
+"""Run `scldm demo` with several seeds and average its metrics: the embedded data set is too small for one.
 
 python benchmarks/demo_quality.py [--seeds 5]
 """
@@ -30,15 +30,18 @@ def main() -> None:
             Demo(output=Path(scratch) / "demo", seed=seed).run()
             seconds.append(time.perf_counter() - started)
             reports.append(EvaluationReport.load(Path(scratch) / "demo" / "metrics.json"))
-    systems = list(reports[0].systems)
+    systems = reports[0].systems.names
     print(f"\nmean (standard deviation) over {len(reports)} seeds; seconds per demo: {np.round(seconds)}")
-    print("figure".ljust(30) + "".join(system.rjust(20) for system in systems))
-    for figure in reports[0].figures:
+    print("metric".ljust(30) + "".join(system.rjust(20) for system in systems))
+    for row in reports[0].rows:
         cells = []
         for system in systems:
-            values = np.array([report.value(figure.name, system) for report in reports], dtype=float)
+            found = [
+                report.value(row.info.name, system, space=row.space, condition=row.condition) for report in reports
+            ]
+            values = np.array(found, dtype=float)
             cells.append(f"{values.mean():.4f} ({values.std():.4f})".rjust(20))
-        print(figure.name.ljust(30) + "".join(cells), flush=True)
+        print(row.label.ljust(30) + "".join(cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Every data set, every figure, every generator: the table of the README, by one command.
+"""Every data set, every metric, every generator: the table of the README, by one command.
 
     SCLDM_DATA=... python benchmarks/fidelity.py [--datasets NAME ...] [--output DIR] [--threads 2]
 
 Runs `scldm benchmark` (30 % of the cells held out, default settings, fixed seeds) on each data set and leaves
 ``DIR/NAME/`` with its report, model and cells. A data set that is done is not run again, so a run that was stopped
 continues with the next one; one that was done with another seed or configuration stops the command. Writes
-``DIR/table.md`` (all figures with intervals) and ``DIR/targets.md`` (what has to be reached and whether it is). With
+``DIR/table.md`` (all metrics with intervals) and ``DIR/targets.md`` (what has to be reached and whether it is). With
 scvi-tools installed (``pip install -e ".[scvi]"``) scVI is among the baselines.
 """
 
@@ -26,7 +26,7 @@ from scldm.benchmark import benchmark, complete_config
 from scldm.config import RunConfig, load_config
 from scldm.evaluation import EvaluationReport
 from scldm.evaluation.baselines.scvi import is_installed
-from scldm.evaluation.markdown import figure_table, markdown_table
+from scldm.evaluation.markdown import markdown_table, metric_table
 
 SYSTEMS = ("ceiling", "scldm", "autoencoder", "memoriser", "independent_nb", "pca_gaussian", "scvi")
 
@@ -130,8 +130,8 @@ def write_tables(directories: dict[str, Path], output: Path) -> tuple[str, str]:
     The two tables.
     """
     reports = {name: EvaluationReport.load(directory / "metrics.json") for name, directory in directories.items()}
-    systems = [system for system in SYSTEMS if any(system in report.systems for report in reports.values())]
-    table = _sizes(directories) + "\n" + figure_table(reports, systems)
+    systems = [system for system in SYSTEMS if any(system in report.systems.names for report in reports.values())]
+    table = _sizes(directories) + "\n" + metric_table(reports, systems)
     targets = _targets({name: check(report) for name, report in reports.items()})
     (output / "table.md").write_text(table, encoding="utf-8")
     (output / "targets.md").write_text(targets, encoding="utf-8")

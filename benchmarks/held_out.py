@@ -15,7 +15,7 @@ import torch
 
 from scldm.config import TrainingConfig
 from scldm.data import CellDataset, open_source, read_counts, split_cells
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.training.distributed import make_accelerator
 from scldm.training.stage import train_stage
 from scldm.training.tracking import MetricsLog
@@ -94,6 +94,6 @@ def held_out_nll(objective: VAEObjective, cells: CellDataset) -> float:
     total = 0.0
     for number, start in enumerate(range(0, len(cells), 256)):
         batch = cells[np.arange(start, min(start + 256, len(cells)))]
-        noise = objective.draw_noise(batch.n_cells, generator(0, "test", number, "cpu"))
+        noise = objective.draw_noise(batch.n_cells, torch_rng(0, "test", number, "cpu"))
         total += float(objective(batch, noise)["nll"].sum())
     return total / len(cells)

@@ -4,7 +4,7 @@
 
 The classifiers (standardised logistic regression on 50 principal components of log1p CP10K) are trained on 70 % of all
 real cells, the held-out combination included; their accuracy on the other 30 % of the real cells of that combination
-stands beside the figures of the generated cells.
+stands beside that on the generated cells.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from scldm.config import RunConfig
 from scldm.data import read_counts, split_cells
-from scldm.evaluation.space import log1p_cp10k
+from scldm.evaluation.cells import log1p_cp10k
 from scldm.model import ScLDM
 
 

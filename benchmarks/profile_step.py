@@ -28,7 +28,7 @@ from scldm.nn.objective import Objective
 from scldm.prior.dit import DiT
 from scldm.prior.latents import LatentBatch, LatentStatistics
 from scldm.prior.objective import PriorObjective
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.training.ema import ExponentialMovingAverage
 from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
@@ -67,7 +67,7 @@ def stepper(
         nonlocal done
         with record_function("data"):
             batch = next_batch()
-        noise = objective.draw_noise(n_cells, generator(0, "profile", done, "cpu"))
+        noise = objective.draw_noise(n_cells, torch_rng(0, "profile", done, "cpu"))
         loss = objective(batch, noise)["loss"].mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scldm.evaluation import EvaluationReport
 from scldm.evaluation.baselines import BASELINES
-from scldm.evaluation.standing import at_ceiling, in_own_space, standing
+from scldm.evaluation.verdict import at_ceiling, in_own_space, rank
 
 __all__ = ["Target", "check"]
 
@@ -44,21 +44,21 @@ class Target:
 
 
 def check(report: EvaluationReport, system: str = OURS) -> list[Target]:
-    """Compare a system's figures with the targets."""
+    """Compare a system's metrics with the targets."""
     return [
-        *_figures(report, system),
+        *_metrics(report, system),
         *_labels(report, system),
         *_memorisation(report, system),
         *_ahead(report, system),
     ]
 
 
-def _figures(report: EvaluationReport, system: str) -> Iterator[Target]:
-    def at_most(figure: str, factor: float) -> Target:
+def _metrics(report: EvaluationReport, system: str) -> Iterator[Target]:
+    def at_most(metric: str, factor: float) -> Target:
         return _judged(
-            f"{figure} at most {factor} x ceiling",
+            f"{metric} at most {factor} x ceiling",
             report,
-            figure,
+            metric,
             system,
             lambda ours, ceiling: ours <= factor * ceiling,
         )
@@ -72,9 +72,9 @@ def _figures(report: EvaluationReport, system: str) -> Iterator[Target]:
     )
     yield at_most("frechet_distance", 1.3)
     yield at_most("wasserstein2", 1.03)
-    for figure in ("precision", "recall"):
-        name = f"{figure} within .10 of the ceiling"
-        yield _judged(name, report, figure, system, lambda ours, ceiling: abs(ours - ceiling) <= 0.10)
+    for metric in ("precision", "recall"):
+        name = f"{metric} within .10 of the ceiling"
+        yield _judged(name, report, metric, system, lambda ours, ceiling: abs(ours - ceiling) <= 0.10)
     yield _judged(
         "gene_gene_correlation at least .97 x ceiling",
         report,
@@ -90,9 +90,10 @@ def _labels(report: EvaluationReport, system: str) -> Iterator[Target]:
         yield _judged(
             f"label_agreement[{condition}] within {MAX_LABEL_GAP} of real cells",
             report,
-            f"label_agreement[{condition}]",
+            "label_agreement",
             system,
             lambda ours, real: abs(ours - real) <= MAX_LABEL_GAP,
+            condition,
         )
         gaps = {}
         rows = [row for row in report.labels if row.condition == condition]
@@ -135,23 +136,28 @@ def _memorisation(report: EvaluationReport, system: str) -> Iterator[Target]:
 
 
 def _ahead(report: EvaluationReport, system: str) -> Iterator[Target]:
-    """Count the figures on which a baseline that is not at the ceiling itself is ahead of the system."""
-    for baseline in (name for name in BASELINE_SYSTEMS if name in report.systems):
+    """Count the metrics on which a baseline that is not at the ceiling itself is ahead of the system."""
+    for baseline in (name for name in BASELINE_SYSTEMS if name in report.systems.names):
         # a baseline or a system that has no value, or a baseline at the ceiling, leaves nothing to compare
         compared = [
             row
-            for row in report.figures
+            for row in report.rows
             if not in_own_space(row) and at_ceiling(row, baseline) is False and at_ceiling(row, system) is not None
         ]
-        behind = [row.name for row in compared if standing(row, system, [baseline]) == "behind"]
+        behind = [row.label for row in compared if rank(row, system, [baseline]) == "behind"]
         value = f"behind on {len(behind)} of {len(compared)}" + (f": {', '.join(behind)}" if behind else "")
         yield Target(f"ahead of {baseline} where it is not at the ceiling", value, not behind)
 
 
 def _judged(
-    name: str, report: EvaluationReport, figure: str, system: str, is_met: Callable[[float, float], bool]
+    name: str,
+    report: EvaluationReport,
+    metric: str,
+    system: str,
+    is_met: Callable[[float, float], bool],
+    condition: str | None = None,
 ) -> Target:
-    ours, ceiling = report.value(figure, system), report.value(figure, "ceiling")
+    ours, ceiling = (report.value(metric, one, condition=condition) for one in (system, "ceiling"))
     if ours is None or ceiling is None:
         return Target(name, "-", None)
     return Target(name, f"{ours:.4g} (ceiling {ceiling:.4g})", is_met(ours, ceiling))

@@ -26,8 +26,8 @@ from scldm.evaluation import EvaluationReport, evaluate
 from scldm.evaluation.baselines import joint_labels
 from scldm.evaluation.baselines.scvi import SCVI, is_installed
 from scldm.evaluation.cells import read_cells
-from scldm.evaluation.fidelity import MIN_CELLS
-from scldm.evaluation.markdown import figure_table
+from scldm.evaluation.markdown import metric_table
+from scldm.evaluation.prepare import MIN_CELLS
 from scldm.evaluation.results import write_results
 from scldm.files import atomic_directory, check_directory_can_be_made, holds_only
 from scldm.generation.request import GenerationRequest
@@ -193,7 +193,7 @@ def benchmark(
         for name, cells in (("cells", generated["scldm"]), ("train", train), ("held_out", held_out)):
             cells.write_h5ad(partial / f"{name}.h5ad")
         write_results(report, partial, embedding)
-        (partial / "table.md").write_text(figure_table({data.stem: report}, list(report.systems)), encoding="utf-8")
+        (partial / "table.md").write_text(metric_table({data.stem: report}, report.systems.names), encoding="utf-8")
         (partial / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(work)
     return report

@@ -14,10 +14,10 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Seeding", "children", "generator", "numpy_rng", "permutation_rng", "seed_modules"]
+__all__ = ["Seeding", "child_rngs", "numpy_rng", "permutation_rng", "seed_modules", "torch_rng"]
 
 Seeding = Literal["64-bit", "32-bit"]
-"""How a generator of torch follows from a seed: see :func:`generator`."""
+"""How a generator of torch follows from a seed: see :func:`torch_rng`."""
 
 #: Set in the seed of every generator of the 64-bit kind, so that its children are of its kind.
 _MARK = 1 << 63
@@ -25,7 +25,7 @@ _MARK = 1 << 63
 _WORDS = slice(24, 24 + 8 * 624)
 
 
-def generator(
+def torch_rng(
     seed: int, purpose: str, number: int, device: torch.device | str, seeding: Seeding = "64-bit"
 ) -> torch.Generator:
     """Return a generator of torch, a pure function of its arguments.
@@ -53,7 +53,7 @@ def generator(
     return _seeded(torch.Generator(device), _integer(name, 16))
 
 
-def children(parent: torch.Generator, n: int) -> list[torch.Generator]:
+def child_rngs(parent: torch.Generator, n: int) -> list[torch.Generator]:
     """Return ``n`` generators that follow from the next numbers of another, on its device.
 
     The generators of a CPU are sequential: with one for each kind of draw, what a cell draws does not depend on how
@@ -75,7 +75,7 @@ def seed_modules(seed: int, purpose: str, number: int | None = None, seeding: Se
     Parameters
     ----------
     seed, purpose, number, seeding
-        As in :func:`generator`. Without a number, the 32-bit kind takes the seed as it is.
+        As in :func:`torch_rng`. Without a number, the 32-bit kind takes the seed as it is.
     """
     import torch
 
@@ -101,16 +101,16 @@ def _integer(name: bytes, n_bytes: int) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=n_bytes).digest(), "little")
 
 
-def _seeded(generator: torch.Generator, key: int) -> torch.Generator:
+def _seeded(rng: torch.Generator, key: int) -> torch.Generator:
     """Set the state of a generator from 128 bits."""
     import torch
 
-    generator.manual_seed(key % 2**64 | _MARK)
-    if generator.device.type == "cpu":
+    rng.manual_seed(key % 2**64 | _MARK)
+    if rng.device.type == "cpu":
         # Torch seeds its Mersenne twister with the lowest 32 bits: the words of the state are replaced by those that
         # numpy derives from all bits. Other devices have counter-based generators, which are keyed by all 64.
-        state = generator.get_state()
+        state = rng.get_state()
         words = np.random.SeedSequence(key).generate_state(624)
         state[_WORDS] = torch.from_numpy(words.astype(np.uint64).view(np.uint8))
-        generator.set_state(state)
-    return generator
+        rng.set_state(state)
+    return rng

@@ -19,7 +19,7 @@ from scldm.config import RunConfig, TrainingConfig, VAEConfig
 from scldm.data.batch import CellBatch
 from scldm.data.order import EpochOrder
 from scldm.errors import UserError
-from scldm.evaluation.distances import median_bandwidth, mmd2
+from scldm.evaluation.metrics.kernels import median_bandwidth, mmd2
 from scldm.generation import sampler
 from scldm.generation.request import CHUNK_CELLS, GenerationRequest
 from scldm.model import ScLDM
@@ -27,7 +27,7 @@ from scldm.nn.embeddings import SinusoidalTime
 from scldm.prior.guidance import Guidance
 from scldm.prior.latents import LatentBatch, LatentStatistics
 from scldm.prior.objective import PriorObjective
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.trained import build_prior
 from scldm.training.schedule import learning_rate_factor
 from scldm.training.state import load_checkpoint
@@ -154,7 +154,7 @@ def test_attributes_are_not_dropped_independently():
     objective = PriorObjective(prior, LatentStatistics(torch.zeros(size), torch.ones(size)), config)
     codes = torch.zeros(n, 2, dtype=torch.int64)
     batch = LatentBatch(torch.zeros(n, size), torch.zeros(n, size), torch.zeros(n), codes, torch.zeros(n, 1))
-    objective(batch, objective.draw_noise(n, generator(0, "prior", 0, "cpu")))
+    objective(batch, objective.draw_noise(n, torch_rng(0, "prior", 0, "cpu")))
     shown = torch.cat([seen["categorical"] >= 0, ~seen["continuous"].isnan()], 1)
     assert len(shown.unique(dim=0)) == 2**3
 

@@ -15,7 +15,7 @@ def draws(generator: torch.Generator, n: int = 4) -> list[int]:
 
 def test_a_generator_is_a_function_of_seed_purpose_and_number():
     def first(*arguments):
-        return tuple(draws(seeds.generator(*arguments, "cpu")))
+        return tuple(draws(seeds.torch_rng(*arguments, "cpu")))
 
     assert first(3, "sample", 5) == first(3, "sample", 5)
     every = {first(s, p, n) for s in (0, 1, 2**62) for p in ("sample", "vae") for n in range(50)}
@@ -31,7 +31,7 @@ def test_seeds_that_share_their_lowest_32_bits_give_other_numbers():
 
 
 def test_the_state_of_a_cpu_is_the_mersenne_twister_that_numpy_makes_of_the_same_words():
-    generator = seeds.generator(1, "a", 2, "cpu")
+    generator = seeds.torch_rng(1, "a", 2, "cpu")
     key = int.from_bytes(hashlib.blake2b(b"1/a/2", digest_size=16).digest(), "little")
     words = np.random.SeedSequence(key).generate_state(624)
     twister = np.random.MT19937()
@@ -45,27 +45,27 @@ def test_the_state_of_a_cpu_is_the_mersenne_twister_that_numpy_makes_of_the_same
 
 @pytest.mark.parametrize("seeding", ["64-bit", "32-bit"])
 def test_children_follow_from_their_parent_and_differ(seeding):
-    families = [seeds.children(seeds.generator(0, "sample", n, "cpu", seeding), 3) for n in (0, 0, 1)]
+    families = [seeds.child_rngs(seeds.torch_rng(0, "sample", n, "cpu", seeding), 3) for n in (0, 0, 1)]
     numbers = [[tuple(draws(child)) for child in family] for family in families]
     assert numbers[0] == numbers[1]
     assert len({*numbers[0], *numbers[2]}) == 6
 
 
 def test_children_of_the_children_use_all_bits_too():
-    child = seeds.children(seeds.generator(0, "a", 0, "cpu"), 1)[0]
+    child = seeds.child_rngs(seeds.torch_rng(0, "a", 0, "cpu"), 1)[0]
     plain = torch.Generator().manual_seed(child.initial_seed())
-    assert draws(seeds.children(child, 1)[0]) != draws(plain)
-    grandchild = seeds.children(child, 1)[0]
+    assert draws(seeds.child_rngs(child, 1)[0]) != draws(plain)
+    grandchild = seeds.child_rngs(child, 1)[0]
     assert not torch.equal(grandchild.get_state(), torch.Generator().manual_seed(grandchild.initial_seed()).get_state())
 
 
 def test_32_bit_seeding_is_what_format_4_had():
     digest = hashlib.blake2b(b"7/sample/3", digest_size=8).digest()
     expected = torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
-    found = seeds.generator(7, "sample", 3, "cpu", "32-bit")
+    found = seeds.torch_rng(7, "sample", 3, "cpu", "32-bit")
     assert torch.equal(found.get_state(), expected.get_state())
     seed = int(torch.randint(torch.iinfo(torch.int64).max, (1,), generator=expected))
-    assert torch.equal(seeds.children(found, 1)[0].get_state(), torch.Generator().manual_seed(seed).get_state())
+    assert torch.equal(seeds.child_rngs(found, 1)[0].get_state(), torch.Generator().manual_seed(seed).get_state())
 
 
 def test_modules_are_seeded_by_purpose_and_number():

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from scldm.config import TrainingConfig
 from scldm.data.source import CellSource
 from scldm.nn.objective import Objective
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.tasks.representation import encoded_blocks
 from scldm.training.distributed import make_accelerator
 from scldm.training.stage import train_stage
@@ -103,7 +103,7 @@ def step_flops(settings: Settings, objective: Objective, data: Any, batch: int) 
     if not settings.count_flops:
         return None
     cells = data[np.arange(batch) % len(data)].to(settings.device)
-    noise = objective.draw_noise(batch, generator(0, "flops", 0, settings.device))
+    noise = objective.draw_noise(batch, torch_rng(0, "flops", 0, settings.device))
     with FlopCounterMode(display=False) as counter:
         objective(cells, noise)["loss"].mean().backward()
     return float(counter.get_total_flops())

@@ -33,7 +33,7 @@ class Evaluate:
     model: Path | None = None
     """Model directory whose latent space is one more space to measure distances in."""
     profile: Literal["standard", "published"] = "standard"
-    """published: only the figures of Palla et al. 2025, computed as there, to be set beside its tables."""
+    """published: only the metrics of Palla et al. 2025, computed as there, to be set beside its tables."""
     embedding: Literal["umap", "pca"] = "umap"
     """Picture of the cells in report.html; pca takes no time."""
     seed: int = 0
@@ -47,11 +47,11 @@ class Evaluate:
         """Print the table and write the files."""
         from scldm.data.h5ad import read_h5ad
         from scldm.evaluation import evaluate
-        from scldm.evaluation.results import REPORT_FILES, write_results
+        from scldm.evaluation.results import RESULT_FILES, write_results
         from scldm.model import ScLDM
 
         conditions = flat("--condition", self.condition)
-        check_directory_can_be_made(self.output, self.overwrite, what="an evaluation", is_ours=holds_only(REPORT_FILES))
+        check_directory_can_be_made(self.output, self.overwrite, what="an evaluation", is_ours=holds_only(RESULT_FILES))
         report = evaluate(
             read_h5ad(self.real),
             read_h5ad(self.generated),
@@ -67,4 +67,4 @@ class Evaluate:
         with atomic_directory(self.output, overwrite=True) as partial:
             write_results(report, partial, self.embedding)
         print(report.table())
-        print(f"\nwrote {', '.join(str(self.output / name) for name in sorted(REPORT_FILES))}")
+        print(f"\nwrote {', '.join(str(self.output / name) for name in sorted(RESULT_FILES))}")

@@ -14,15 +14,31 @@ from scipy.sparse import csr_matrix
 
 from scldm.data.counts import find_counts, read_counts
 from scldm.errors import UserError, nearest_names
-from scldm.evaluation.genes import gene_means, zero_fractions
-from scldm.evaluation.normalisation import log1p_cp10k
 
-__all__ = ["Cells", "read_cells"]
+__all__ = ["Cells", "gene_means", "log1p_cp10k", "read_cells", "zero_fractions"]
 
 # A column of numbers with more values than this is a measurement, not a label; one of text or whole numbers, a name.
 _MAX_LABELS = 50
 # Unless there are many cells: this share of them is the most.
 _MAX_SHARE_OF_LABELS = 0.1
+
+
+def log1p_cp10k(counts: csr_matrix) -> csr_matrix:
+    """Scale every cell to 10,000 counts and take log(1 + x); a cell without any count stays zero."""
+    library_size = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    scale = 1e4 / np.maximum(library_size, 1.0)
+    data = np.log1p(counts.data * np.repeat(scale, np.diff(counts.indptr)))
+    return csr_matrix((data, counts.indices, counts.indptr), shape=counts.shape)
+
+
+def gene_means(matrix: csr_matrix) -> Float[np.ndarray, " genes"]:
+    """Compute every gene's mean over cells, in the unit of the matrix."""
+    return np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel() / matrix.shape[0]
+
+
+def zero_fractions(counts: csr_matrix) -> Float[np.ndarray, " genes"]:
+    """Compute for every gene the share of cells in which its count is zero."""
+    return 1.0 - np.bincount(counts.indices[counts.data != 0], minlength=counts.shape[1]) / counts.shape[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,18 +99,14 @@ class Cells:
 
 
 def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequence[str], *, optional: bool) -> Cells:
-    """Read and check counts and labels of one file.
+    """Read and check the raw counts of one file, and the columns of ``obs`` that are labels.
 
     Parameters
     ----------
-    adata
-        Cells with raw counts.
+    adata, layer, conditions
+        As in `evaluate`.
     name
         What to call the file in an error, such as ``"the generated cells"``.
-    layer
-        Layer with the counts; None is ``X``.
-    conditions
-        Columns of ``obs`` to read as labels.
     optional
         Whether a layer or a column that the file lacks is left out instead of refused, and a column may hold too many
         labels: real cells say what is a label.

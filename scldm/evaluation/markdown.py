@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scldm.evaluation import EvaluationReport
+from scldm.evaluation import EvaluationReport, Record
 from scldm.evaluation.table import number
 
-__all__ = ["figure_table", "markdown_table", "value_with_interval"]
+__all__ = ["markdown_table", "metric_table"]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -16,8 +16,8 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
-def figure_table(reports: Mapping[str, EvaluationReport], systems: Sequence[str]) -> str:
-    """Lay the figures of one or several reports out, one per row and one column per system.
+def metric_table(reports: Mapping[str, EvaluationReport], systems: Sequence[str]) -> str:
+    """Lay the metrics of one or several reports out, one per row and one column per system.
 
     Parameters
     ----------
@@ -31,20 +31,18 @@ def figure_table(reports: Mapping[str, EvaluationReport], systems: Sequence[str]
     A markdown table; values with their 95 % bootstrap intervals.
     """
     several = len(reports) > 1
-    header = [*(["data"] if several else []), "figure", "best", *systems]
+    header = [*(["data"] if several else []), "metric", "best", *systems]
     rows = []
     for name, report in reports.items():
-        for row in report.figures:
-            values = [value_with_interval(report, row.name, system) for system in systems]
-            rows.append([*([name] if several else []), row.name, row.direction, *values])
+        for row in report.rows:
+            values = [_value_with_interval(row.values.get(system)) for system in systems]
+            rows.append([*([name] if several else []), row.label, row.info.direction, *values])
     return markdown_table(header, rows)
 
 
-def value_with_interval(report: EvaluationReport, figure: str, system: str) -> str:
+def _value_with_interval(record: Record | None) -> str:
     """Write a value and its interval, such as ``7.36 [7.12, 7.60]``; a dash where there is none."""
-    value = report.value(figure, system) if system in report.systems else None
-    if value is None:
+    if record is None:
         return "-"
-    interval = report.interval(figure, system)
-    bounds = "" if interval is None else f" [{number(interval[0])}, {number(interval[1])}]"
-    return number(value) + bounds
+    bounds = "" if record.interval is None else " [{}, {}]".format(*map(number, record.interval))
+    return number(record.value) + bounds

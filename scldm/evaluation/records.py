@@ -6,10 +6,36 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Direction", "Group", "MetricInfo", "Record", "Row", "rows_of"]
+__all__ = [
+    "GROUPS",
+    "LATENT_SPACE",
+    "PRIMARY_SPACE",
+    "Direction",
+    "Group",
+    "MetricInfo",
+    "Record",
+    "Row",
+    "Value",
+    "in_words",
+    "rows_of",
+]
+
+#: The space that findings are about; every report has it.
+PRIMARY_SPACE = "pca"
+#: The latent space of a model, in which its own cells are at an advantage or a disadvantage.
+LATENT_SPACE = "latent"
 
 Direction = Literal["lower", "higher", "closest to ceiling"]
 Group = Literal["distances", "genes", "labels", "memorisation", "depth"]
+
+#: Headings of the sections of a report, in their order.
+GROUPS: dict[Group, str] = {
+    "distances": "Distances between clouds of cells",
+    "genes": "Genes",
+    "labels": "Labels",
+    "memorisation": "Memorisation of training cells",
+    "depth": "Sequencing depth",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,20 @@ class MetricInfo:
     group: Group
     direction: Direction
     description: str
+
+
+def in_words(name: str) -> str:
+    """Turn the name of a metric into words: ``marker_overlap`` is "Marker overlap"."""
+    return name.replace("_", " ").capitalize()
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number and the ends of its bootstrap interval (95 %), which are None where it has none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +131,7 @@ class Row:
     @property
     def label(self) -> str:
         """Short text for a terminal, such as ``mmd2[hvg]``; the primary space is not named. Never parsed."""
-        named = self.condition or (None if self.space == "pca" else self.space)
+        named = self.condition or (None if self.space == PRIMARY_SPACE else self.space)
         return self.info.name if named is None else f"{self.info.name}[{named}]"
 
 

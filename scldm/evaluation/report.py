@@ -1,24 +1,28 @@
-"""What an evaluation found: figures of merit by system, findings, and the ways to keep and show them."""
+"""What an evaluation found: the numbers by system, findings, and how they are kept."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from scldm.errors import UserError, nearest_names
-from scldm.evaluation.exhibits import Exhibits
+from scldm.evaluation.compare import DrawnCells
 from scldm.evaluation.findings import Finding
 from scldm.evaluation.labels import LabelFidelity
-from scldm.evaluation.preparation import GeneOverlap
-from scldm.evaluation.table import lay_out, number
-from scldm.evaluation.values import FigureValues, Value
+from scldm.evaluation.migrations import FORMAT_VERSION, to_present_format
+from scldm.evaluation.prepare import GeneOverlap
+from scldm.evaluation.records import PRIMARY_SPACE, MetricInfo, Record, Row, rows_of
+from scldm.evaluation.systems import Systems
+from scldm.evaluation.table import lay_out
+from scldm.files import write_text
 
-__all__ = ["FORMAT_VERSION", "EvaluationReport", "FigureValues", "Value"]
+__all__ = ["EvaluationReport"]
 
-FORMAT_VERSION = 2
+_PLAIN = ("profile", "n_cells", "n_splits", "n_resamples", "seed", "spaces")
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,13 @@ class EvaluationReport:
 
     Attributes
     ----------
-    figures
-        The figures of merit, each with its value and interval for every system.
+    records
+        The numbers: one per metric, space or condition, and system.
+    metrics
+        What is known of every metric, by name.
     systems
-        What each system stands for, by name, in order.
-    generators
-        The judged systems; the first is the one that findings and pictures are about.
+        What was compared, in order: ceiling, judged generators, baselines, memoriser. The first generator is the one
+        that findings and figures are about.
     labels
         How well every label, and every combination of labels, is met.
     findings
@@ -54,14 +59,14 @@ class EvaluationReport:
     profile
         ``standard`` or ``published``.
     notes
-        What a reader must know about how the figures came about.
-    exhibits
-        The cells that pictures are drawn from; None in a report that was read from a file.
+        What a reader must know about how the numbers came about.
+    drawn
+        The cells that figures are drawn from; None in a report that was read from a file.
     """
 
-    figures: tuple[FigureValues, ...]
-    systems: dict[str, str]
-    generators: tuple[str, ...]
+    records: tuple[Record, ...]
+    metrics: dict[str, MetricInfo]
+    systems: Systems
     labels: tuple[LabelFidelity, ...]
     findings: tuple[Finding, ...]
     n_cells: int
@@ -73,151 +78,133 @@ class EvaluationReport:
     seed: int
     profile: str
     notes: tuple[str, ...]
-    exhibits: Exhibits | None = field(default=None, repr=False, compare=False)
+    drawn: DrawnCells | None = field(default=None, repr=False, compare=False)
 
-    def value(self, figure: str, system: str | None = None) -> float | None:
-        """Look one value up, such as ``report.value("frechet_distance", "ceiling")``.
+    @property
+    def generators(self) -> tuple[str, ...]:
+        """Names of the judged generators."""
+        return self.systems.generators
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The records gathered by metric and space or condition, in the order of the table."""
+        return rows_of(self.records, self.metrics)
+
+    def value(
+        self, metric: str, system: str | None = None, *, space: str | None = None, condition: str | None = None
+    ) -> float | None:
+        """Look one value up, such as ``report.value("recall", "ceiling", space="hvg")``.
 
         Parameters
         ----------
-        figure
-            Name of the figure, with its space or condition: ``"recall"``, ``"recall[hvg]"``.
+        metric
+            Name of the metric.
         system
             Name of the system; None is the first judged generator.
+        space
+            Of a distance; None is the primary space.
+        condition
+            The obs column, for a metric that is computed for every condition.
+
+        Returns
+        -------
+        None if it could not be computed for this system.
 
         Raises
         ------
         UserError
-            If there is no such figure or system.
+            If there is no such metric, system, space or condition.
         """
-        found = self._find(figure, system)
+        found = self.record(metric, system, space=space, condition=condition)
         return None if found is None else found.value
 
-    def interval(self, figure: str, system: str | None = None) -> tuple[float, float] | None:
+    def interval(
+        self, metric: str, system: str | None = None, *, space: str | None = None, condition: str | None = None
+    ) -> tuple[float, float] | None:
         """Look up the bootstrap interval (95 %) of one value; see `value`. None where there is none."""
-        found = self._find(figure, system)
-        return None if found is None or found.low is None or found.high is None else (found.low, found.high)
+        found = self.record(metric, system, space=space, condition=condition)
+        return None if found is None else found.interval
 
-    def _find(self, figure: str, system: str | None) -> Value | None:
-        """Look one value up."""
+    def record(
+        self, metric: str, system: str | None = None, *, space: str | None = None, condition: str | None = None
+    ) -> Record | None:
+        """Look up the record of one value; see `value`."""
         system = self.generators[0] if system is None else system
-        for row in self.figures:
-            if row.name == figure:
-                if system not in row.values:
-                    raise UserError(f"There is no system '{system}'; {nearest_names(system, row.values)}")
-                return row.values[system]
-        raise UserError(f"There is no figure '{figure}'; {nearest_names(figure, [row.name for row in self.figures])}")
+        if metric not in self.metrics:
+            raise UserError(f"There is no metric '{metric}'; {nearest_names(metric, self.metrics)}")
+        if system not in self.systems.names:
+            raise UserError(f"There is no system '{system}'; {nearest_names(system, self.systems.names)}")
+        rows = [row for row in self.rows if row.info.name == metric]
+        if space is None and any(row.space for row in rows):
+            space = PRIMARY_SPACE
+        for row in rows:
+            if (row.space, row.condition) == (space, condition):
+                return row.values.get(system)
+        raise UserError(_no_such_row(metric, rows, space, condition))
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the exhibits as plain lists, dictionaries and numbers."""
+        """Give everything but the cells as plain lists, dictionaries and numbers."""
         result: dict[str, Any] = {"format_version": FORMAT_VERSION}
-        for name in ("profile", "n_cells", "n_splits", "n_resamples", "seed", "systems", "spaces"):
-            result[name] = getattr(self, name)
-        for name in ("generators", "conditions", "notes"):
-            result[name] = list(getattr(self, name))
+        result |= {name: getattr(self, name) for name in _PLAIN}
+        result |= {name: list(getattr(self, name)) for name in ("conditions", "notes")}
         result["genes"] = asdict(self.genes)
-        for name in ("findings", "figures", "labels"):
-            result[name] = [asdict(row) for row in getattr(self, name)]
+        result["systems"] = [{"name": s.name, "kind": s.kind, "meaning": s.meaning} for s in self.systems]
+        for name in ("findings", "labels", "records"):
+            result[name] = [asdict(one) for one in getattr(self, name)]
+        result["metrics"] = [asdict(info) for info in self.metrics.values()]
         return result
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EvaluationReport:
-        """Rebuild a report from `to_dict`; without exhibits.
+        """Rebuild a report from `to_dict`, also from that of an earlier version; without cells.
 
         Raises
         ------
         UserError
             If it was written by another format.
         """
-        version = values.get("format_version")
-        if version == 1:
-            raise UserError(
-                "This evaluation report has format 1, from an earlier version of scldm, whose figures have no "
-                "intervals; run evaluate again to make it anew"
-            )
-        if version != FORMAT_VERSION:
-            raise UserError(
-                f"This evaluation report has format {version}; this version of scldm reads {FORMAT_VERSION}"
-            )
-        plain = {name: values[name] for name in ("n_cells", "n_splits", "n_resamples", "seed", "profile")}
+        values = to_present_format(values)
+        generators = [system["name"] for system in values["systems"] if system["kind"] == "generator"]
         return cls(
-            figures=tuple(FigureValues.from_dict(row) for row in values["figures"]),
-            systems=dict(values["systems"]),
-            generators=tuple(values["generators"]),
+            records=tuple(Record(**record) for record in values["records"]),
+            metrics={info["name"]: MetricInfo(**info) for info in values["metrics"]},
+            systems=Systems.of({system["name"]: system["meaning"] for system in values["systems"]}, generators),
             labels=tuple(LabelFidelity.from_dict(row) for row in values["labels"]),
-            findings=tuple(Finding(**row) for row in values["findings"]),
-            spaces=dict(values["spaces"]),
+            findings=tuple(Finding(**finding) for finding in values["findings"]),
             genes=GeneOverlap(**values["genes"]),
             conditions=tuple(values["conditions"]),
             notes=tuple(values["notes"]),
-            **plain,
+            **{name: values[name] for name in _PLAIN},
         )
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON (``metrics.json``); the file appears whole or not at all."""
-        path = Path(path)
-        unfinished = path.with_name(path.name + ".unfinished")
-        unfinished.write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> EvaluationReport:
-        """Read a report that `save` wrote."""
+        """Read a report that `save` wrote; see `from_dict`."""
         return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def table(self) -> str:
-        """Lay figures, findings and notes out as plain text, one row per figure and one column per system."""
+        """Lay numbers, findings and notes out as plain text, one row per metric and one column per system."""
         summary = (
             f"{self.n_cells} cells on either side, {self.n_splits} split{'s' if self.n_splits > 1 else ''}, "
             f"{self.genes.n_judged} genes, seed {self.seed}; in brackets: bootstrap interval (95 %)"
         )
-        return lay_out(summary, self.figures, tuple(self.systems), self.generators, self.findings, self.notes)
+        return lay_out(summary, self.rows, self.systems, self.findings, self.notes)
 
-    def plot(self, path: str | Path) -> None:
-        """Draw real beside generated cells as a picture (PNG, or what the file ending says).
 
-        Raises
-        ------
-        UserError
-            If the report was read from a file, which does not hold the cells.
-        """
-        from scldm.evaluation.pictures import draw
-
-        exhibits = self._exhibits()
-        brackets = " (in brackets: real against real)" if "ceiling" in self.systems else ""
-        shown = {
-            "Fréchet distance": "frechet_distance",
-            "1-NN accuracy": "nearest_neighbour_accuracy",
-            "W2": "wasserstein2",
-            "gene-gene correlation": "gene_gene_correlation",
-        }
-        there = {row.name for row in self.figures}
-        numbers = ",  ".join(f"{text} {self._pair(name)}" for text, name in shown.items() if name in there)
-        ours = self.generators[0]
-        name = "Generated" if ours == "generated" else ours
-        title = f"{name} against {self.n_cells} held-out real cells{brackets}\n{numbers}"
-        draw(exhibits.sides, Path(path), label=exhibits.label, title=title, ours=ours)
-
-    def save_html(self, path: str | Path) -> None:
-        """Write the report as one self-contained page: tables, findings and pictures.
-
-        Raises
-        ------
-        UserError
-            If the report was read from a file, which does not hold the cells.
-        """
-        from scldm.evaluation.html import write_html
-
-        self._exhibits()
-        write_html(self, Path(path))
-
-    def _exhibits(self) -> Exhibits:
-        """Give the cells to draw, or say where they are."""
-        if self.exhibits is None:
-            raise UserError("A report that was read from a file has no cells to draw; run evaluate again")
-        return self.exhibits
-
-    def _pair(self, figure: str) -> str:
-        """Write the value of the first generator, and the ceiling behind it."""
-        text = number(self.value(figure))
-        return f"{text} ({number(self.value(figure, 'ceiling'))})" if "ceiling" in self.systems else text
+def _no_such_row(metric: str, rows: Iterable[Row], space: str | None, condition: str | None) -> str:
+    """Say for which spaces or conditions there is a metric."""
+    for kind, asked, known in (
+        ("space", space, [row.space for row in rows if row.space]),
+        ("condition", condition, [row.condition for row in rows if row.condition]),
+    ):
+        if asked is not None and not known:
+            return f"'{metric}' is not computed for every {kind}; leave {kind}='{asked}' out"
+        if asked is not None and asked not in known:
+            return f"There is no '{metric}' for the {kind} '{asked}'; {nearest_names(asked, known)}"
+        if asked is None and known:
+            return f"'{metric}' is computed for every {kind}: name one of {', '.join(map(repr, known))}"
+    raise AssertionError("the row is there")

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scldm.evaluation.html import write_html
-from scldm.evaluation.pictures.embedding import Embedding
+from scldm.evaluation.page import write_page
+from scldm.evaluation.plots import draw_overview
 
 if TYPE_CHECKING:
+    from scldm.evaluation.plots.embedding import Embedding
     from scldm.evaluation.report import EvaluationReport
 
-__all__ = ["REPORT_FILES", "write_results"]
+__all__ = ["RESULT_FILES", "write_results"]
 
-REPORT_FILES = frozenset({"metrics.json", "report.html", "figure.png"})
+RESULT_FILES = frozenset({"metrics.json", "report.html", "figure.png"})
 
 
 def write_results(report: EvaluationReport, directory: Path, embedding: Embedding) -> None:
-    """Write `REPORT_FILES` into an existing directory."""
+    """Write `RESULT_FILES` into an existing directory."""
     report.save(directory / "metrics.json")
-    report.plot(directory / "figure.png")
-    write_html(report, directory / "report.html", embedding)
+    draw_overview(report, directory / "figure.png")
+    write_page(report, directory / "report.html", embedding)

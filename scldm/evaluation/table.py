@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from scldm.evaluation.findings import Finding
-from scldm.evaluation.values import FigureValues, Value
+from scldm.evaluation.records import Record, Row
+from scldm.evaluation.systems import Systems
 
 __all__ = ["lay_out", "number"]
 
@@ -17,31 +18,17 @@ _MARKS = {"problem": "PROBLEM", "warning": "warning", "good": "good"}
 
 
 def lay_out(
-    summary: str,
-    figures: Sequence[FigureValues],
-    systems: Sequence[str],
-    generators: Sequence[str],
-    findings: Sequence[Finding],
-    notes: Sequence[str],
+    summary: str, rows: Sequence[Row], systems: Systems, findings: Sequence[Finding], notes: Sequence[str]
 ) -> str:
-    """Lay a report out: one row per figure, by group, then findings and notes.
+    """Lay a report out: one line per metric, by group, then findings and notes; see `EvaluationReport`.
 
-    Parameters
-    ----------
-    summary
-        First line.
-    figures, findings, notes
-        Of the report.
-    systems
-        Columns, in order.
-    generators
-        Those whose intervals are shown.
+    Intervals are shown of the judged generators only. The summary is the first line.
     """
-    header = ["figure", "best", *systems]
+    header = ["metric", "best", *systems.names]
     lines = [header]
-    for row in figures:
-        cells = [_cell(row.values.get(system), system in generators) for system in systems]
-        lines.append([row.name, _BEST[row.direction], *cells])
+    for row in rows:
+        cells = [_cell(row.values.get(name), name in systems.generators) for name in systems.names]
+        lines.append([row.label, _BEST[row.info.direction], *cells])
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
     def render(line: Sequence[str]) -> str:
@@ -49,9 +36,8 @@ def lay_out(
         return "  ".join([line[0].ljust(widths[0]), line[1].ljust(widths[1]), *numbers]).rstrip()
 
     result = [summary, "", render(header), "  ".join("-" * width for width in widths)]
-    groups = [row.group for row in figures]
-    for _, rows in groupby(zip(groups, lines[1:], strict=True), key=lambda pair: pair[0]):
-        result += [*(render(line) for _, line in rows), ""]
+    for _, group in groupby(zip(rows, lines[1:], strict=True), key=lambda pair: pair[0].info.group):
+        result += [*(render(line) for _, line in group), ""]
     result += [_wrap(f"{_MARKS[f.level]} ({f.system}): {f.sentence}") for f in findings]
     if findings and notes:
         result.append("")
@@ -66,11 +52,14 @@ def number(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= 1.995 else f"{value:.4f}" if abs(value) < 0.0995 else f"{value:.3f}"
 
 
-def _cell(value: Value | None, with_interval: bool) -> str:
+def _cell(record: Record | None, with_interval: bool) -> str:
     """Write a value, and its interval if there is one to show."""
-    if value is None or not with_interval or value.low is None:
-        return number(None if value is None else value.value)
-    return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+    if record is None:
+        return number(None)
+    if not with_interval or record.interval is None:
+        return number(record.value)
+    low, high = record.interval
+    return f"{number(record.value)} [{number(low)}, {number(high)}]"
 
 
 def _wrap(sentence: str) -> str:

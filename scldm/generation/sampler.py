@@ -20,7 +20,7 @@ from scldm.prior.registry import SOLVERS
 from scldm.prior.solvers import time_grid
 from scldm.prior.source import Noise
 from scldm.prior.state import CellState
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.trained import TrainedModel
 from scldm.vae.counts.sparse import SparseCounts
 
@@ -102,7 +102,7 @@ def _block(model: TrainedModel, request: GenerationRequest, chunks: range) -> Ce
 def _chunks(model: TrainedModel, request: GenerationRequest, chunks: list[int]) -> Iterator[CellBlock]:
     """Generate some chunks at once."""
     device, seeding = model.device, model.config.seeding
-    rngs = [generator(request.seed, "sample", request.first_chunk + c, device, seeding) for c in chunks]
+    rngs = [torch_rng(request.seed, "sample", request.first_chunk + c, device, seeding) for c in chunks]
     # A short last chunk is filled up with copies of its last cell: no shape depends on the length of the request.
     rows = np.concatenate([_filled(request.chunk_cells(chunk)) for chunk in chunks])
     categorical = torch.from_numpy(request.categorical[rows]).to(device)

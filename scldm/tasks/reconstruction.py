@@ -8,7 +8,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.tasks.cells import open_aligned
 from scldm.trained import TrainedModel
 
@@ -47,7 +47,7 @@ def reconstruct(model: TrainedModel, adata: ad.AnnData, *, layer: str | None = N
     device, attribute = model.device, model.dispersion_attribute
     blocks = []
     for number, start in enumerate(range(0, source.n_cells, BATCH_CELLS)):
-        rng = generator(seed, "reconstruct", number, device, model.config.seeding)
+        rng = torch_rng(seed, "reconstruct", number, device, model.config.seeding)
         batch = source.batch(np.arange(start, min(start + BATCH_CELLS, source.n_cells))).to(device)
         posterior = model.vae.encode(batch)
         latents = posterior.sample(torch.randn(posterior.mean.shape, generator=rng, device=device))

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from scldm.nn.objective import Objective
-from scldm.seeds import Seeding, generator
+from scldm.seeds import Seeding, torch_rng
 from scldm.training.distributed import sum_over_processes
 
 __all__ = ["RunningLosses", "validation_losses"]
@@ -87,7 +87,7 @@ def validation_losses(
         if number % accelerator.num_processes != accelerator.process_index:
             continue
         cells = np.arange(start, min(start + block, n_cells))
-        rng = generator(seed, f"{stage}/validation", number, device, seeding)
+        rng = torch_rng(seed, f"{stage}/validation", number, device, seeding)
         noise = objective.draw_noise(len(cells), rng)
         with accelerator.autocast():
             losses = objective(data[cells].to(device), noise)

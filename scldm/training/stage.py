@@ -26,7 +26,7 @@ from scldm.data.order import BatchIndices, EpochOrder
 from scldm.errors import UserError
 from scldm.nn.objective import Objective
 from scldm.nn.weights import copy_weights
-from scldm.seeds import Seeding, generator, seed_modules
+from scldm.seeds import Seeding, seed_modules, torch_rng
 from scldm.training.config import TrainingConfig
 from scldm.training.distributed import check_batch_can_be_cut, share_of_process
 from scldm.training.losses import RunningLosses, validation_losses
@@ -96,7 +96,7 @@ def train_stage(
     config
         Lengths in cells, batch size over all processes.
     seed, seeding
-        Together with ``name`` and the step, the source of all randomness, see :func:`scldm.seeds.generator`.
+        Together with ``name`` and the step, the source of all randomness, see :func:`scldm.seeds.torch_rng`.
     directory
         Where the stage's checkpoint lives; a checkpoint found there is resumed.
     log
@@ -204,7 +204,7 @@ class _Stage:
         factor = learning_rate_factor(config, self.cells)
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * factor
-        rng = generator(self.seed, self.name, state.step, accelerator.device, self.seeding)
+        rng = torch_rng(self.seed, self.name, state.step, accelerator.device, self.seeding)
         noise = self.objective.draw_noise(self.order.batch_size, rng)
         noise = share_of_process(noise, accelerator.process_index, accelerator.num_processes)
         # nn.Dropout draws from the global generator: it follows the step too, or a resumed run would go another way.

@@ -62,16 +62,16 @@ def test_everything_is_judged_in_one_run(run, tmp_path, donors_file, config_file
     np.testing.assert_allclose(cells.obs["age"].to_numpy(), train.obs["age"].to_numpy())
 
     report = EvaluationReport.load(output / "metrics.json")
-    assert list(report.systems) == SYSTEMS
+    assert list(report.systems.names) == SYSTEMS
     assert report.generators == ("scldm", "autoencoder")
     assert report.conditions == ("cell_type", "batch")
     assert report.n_cells == 30
     assert report.seed == 3
     assert "latent" in report.spaces
-    # The table has every figure of every system, as in the file.
+    # The table has every metric of every system, as in the file.
     header, _, *rows = (output / "table.md").read_text().splitlines()
-    assert [column.strip() for column in header.strip("|").split("|")] == ["figure", "best", *SYSTEMS]
-    assert [row.split("|")[1].strip() for row in rows] == [figure.name for figure in report.figures]
+    assert [column.strip() for column in header.strip("|").split("|")] == ["metric", "best", *SYSTEMS]
+    assert [row.split("|")[1].strip() for row in rows] == [row.label for row in report.rows]
     ceiling = next(row for row in rows if row.startswith("| frechet_distance |")).split("|")[3]
     assert float(ceiling.split("[")[0]) == pytest.approx(report.value("frechet_distance", "ceiling"), abs=0.006)
 
@@ -94,8 +94,8 @@ def test_everything_is_judged_in_one_run(run, tmp_path, donors_file, config_file
         "backed": False,
         "unpack": True,
     }
-    for figure in report.figures:
-        assert figure.name in out
+    for row in report.rows:
+        assert row.label in out
 
 
 @pytest.mark.usefixtures("quick_pictures")
@@ -109,7 +109,7 @@ def test_the_configuration_says_what_the_options_do_not_and_the_seed_decides_eve
     assert first["seed"] == 3
     kept = ad.read_h5ad(tmp_path / "out" / "cells.h5ad")
     run(*words, "--scvi", "no", "--device", "cpu", "--overwrite")
-    # The same seed gives the same model, cells and figures.
+    # The same seed gives the same model, cells and metrics.
     assert (ad.read_h5ad(tmp_path / "out" / "cells.h5ad").X != kept.X).nnz == 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == first
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "tiny.yaml"]
@@ -190,9 +190,9 @@ def test_scvi_is_a_baseline_where_it_is_installed(run, tmp_path, cells_file, con
     run(*words, "--output", tmp_path / "auto")
     report = EvaluationReport.load(tmp_path / "auto" / "metrics.json")
     assert report.generators == ("scldm", "autoencoder")
-    assert list(report.systems) == [*SYSTEMS[:-1], "scvi", "memoriser"]
-    assert report.systems["scvi"].startswith("baseline: ")
+    assert list(report.systems.names) == [*SYSTEMS[:-1], "scvi", "memoriser"]
+    assert report.systems.named("scvi").meaning.startswith("baseline: ")
     assert report.value("exact_duplicates", "scvi") == 1
-    assert report.value("label_agreement[batch]", "scvi") is not None
+    assert report.value("label_agreement", "scvi", condition="batch") is not None
     seconds = json.loads((tmp_path / "auto" / "summary.json").read_text())["seconds"]
     assert {"scvi_training", "scvi_sampling"} <= set(seconds)

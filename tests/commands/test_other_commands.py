@@ -45,7 +45,7 @@ def test_encode_keeps_obs_and_aligns_genes(run, model_dir, trained, cells_file, 
 # evaluate -------------------------------------------------------------------------------------------------------------
 
 
-def test_evaluate_writes_figures_and_a_picture(run, tmp_path, request):
+def test_evaluate_writes_numbers_a_page_and_a_figure(run, tmp_path, request):
     for name, seed in (("real", 0), ("generated", 1), ("train", 2)):
         tiny.tiny_adata(seed=seed).write_h5ad(tmp_path / f"{name}.h5ad")
     words = ["evaluate", tmp_path / "real.h5ad", tmp_path / "generated.h5ad", "--output", tmp_path / "out" / "judged"]
@@ -57,18 +57,20 @@ def test_evaluate_writes_figures_and_a_picture(run, tmp_path, request):
     assert {p.name for p in judged.iterdir()} == {"metrics.json", "report.html", "figure.png"}
     assert (judged / "figure.png").read_bytes().startswith(b"\x89PNG")
     metrics = json.loads((judged / "metrics.json").read_text())
-    assert list(metrics["systems"]) == ["ceiling", "generated", "independent_nb", "pca_gaussian", "memoriser"]
+    systems = [system["name"] for system in metrics["systems"]]
+    assert systems == ["ceiling", "generated", "independent_nb", "pca_gaussian", "memoriser"]
     assert metrics["conditions"] == ["cell_type", "batch"]
     assert metrics["n_cells"] == 40
-    assert all(set(row["values"]) == set(metrics["systems"]) for row in metrics["figures"])
-    for row in metrics["figures"]:
-        assert row["name"] in out
+    assert {record["system"] for record in metrics["records"]} == set(systems)
+    assert {record["metric"] for record in metrics["records"]} == {metric["name"] for metric in metrics["metrics"]}
+    for record in metrics["records"]:
+        assert record["metric"] in out
     request.getfixturevalue("quick_pictures")
     run(*words, "--overwrite", "--seed", 1)
     assert json.loads((judged / "metrics.json").read_text())["seed"] == 1
     assert [p.name for p in judged.parent.iterdir()] == ["judged"]
     page = (judged / "report.html").read_text()
-    assert all(row["name"] in page for row in metrics["figures"])
+    assert all(metric["name"] in page for metric in metrics["metrics"])
 
 
 @pytest.mark.usefixtures("quick_pictures")
@@ -79,12 +81,12 @@ def test_evaluate_in_the_latent_space_of_a_model_and_by_the_published_recipe(run
     run(*words, "--output", tmp_path / "latent", "--model", model_dir)
     metrics = json.loads((tmp_path / "latent" / "metrics.json").read_text())
     assert list(metrics["spaces"]) == ["pca", "hvg", "latent"]
-    values = {row["name"]: row["values"]["generated"]["value"] for row in metrics["figures"]}
-    assert values["frechet_distance[latent]"] != values["frechet_distance"]
+    values = {(r["metric"], r["space"]): r["value"] for r in metrics["records"] if r["system"] == "generated"}
+    assert values["frechet_distance", "latent"] != values["frechet_distance", "pca"]
     run(*words, "--output", tmp_path / "published", "--profile", "published")
     metrics = json.loads((tmp_path / "published" / "metrics.json").read_text())
     assert metrics["profile"] == "published"
-    assert "mmd2_published" in {row["name"] for row in metrics["figures"]}
+    assert "mmd2_published" in {metric["name"] for metric in metrics["metrics"]}
 
 
 # info -----------------------------------------------------------------------------------------------------------------
@@ -119,7 +121,8 @@ def test_demo_runs_the_whole_chain(run, tmp_path, monkeypatch):
     assert (cells.obs.astype(str).to_numpy() == train.obs[["cell_type", "phase"]].astype(str).to_numpy()).all()
     assert not set(train.obs_names) & set(held_out.obs_names)
     assert cells.obs.columns.tolist() == ["cell_type", "phase"]
-    assert "memoriser" in json.loads((output / "metrics.json").read_text())["systems"]
+    systems = json.loads((output / "metrics.json").read_text())["systems"]
+    assert systems[-1]["name"] == "memoriser"
     stored = json.loads((output / "model" / "config.json").read_text())["config"]
     assert stored["seed"] == 2
     assert "490 cells to train on" in err

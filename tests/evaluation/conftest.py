@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
+from scldm.evaluation import EvaluationReport, evaluate
+
 
 def make_cells(n_cells: int, seed: int, n_genes: int = 60, programme: float = 0.8) -> ad.AnnData:
     rng = np.random.default_rng(seed)
@@ -52,3 +54,15 @@ def generated() -> ad.AnnData:
 @pytest.fixture(scope="session")
 def train() -> ad.AnnData:
     return make_cells(200, seed=3)
+
+
+@pytest.fixture(scope="session")
+def report(real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData) -> EvaluationReport:
+    """One report for all tests that look at a report; every run of `evaluate` takes seconds."""
+    return evaluate(real, generated, train=train, conditions=["cell_type", "batch"], n_splits=3, n_resamples=40)
+
+
+@pytest.fixture(scope="session")
+def plain(real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData) -> EvaluationReport:
+    """A report without conditions, one split and few resamples, to compare others with."""
+    return evaluate(real, generated, train=train, n_splits=1, n_resamples=20)

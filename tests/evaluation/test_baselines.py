@@ -4,7 +4,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from scldm.evaluation.baselines import BASELINES, IndependentNegativeBinomial, PCAGaussian, joint_labels
-from scldm.evaluation.space import log1p_cp10k
+from scldm.evaluation.cells import log1p_cp10k
 
 
 def draw(rng: np.random.Generator, depth: np.ndarray, rates: np.ndarray, dispersion: float) -> csr_matrix:

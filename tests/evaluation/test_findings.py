@@ -1,20 +1,33 @@
 """Verdicts in words: from made-up numbers, and from generators that are broken on purpose."""
 
+import re
+
 import numpy as np
 import pytest
 
-from scldm.evaluation.findings import Finding, find
-from scldm.evaluation.labels import LabelFidelity
-from scldm.evaluation.registry import FIGURES
-from scldm.evaluation.rules import RULES, TOPICS
-from scldm.evaluation.values import FigureValues, Value
+from scldm.evaluation import METRICS, Finding, LabelFidelity, MetricInfo, Record, Row, Systems
+from scldm.evaluation.findings import find
+from scldm.evaluation.metrics.registry import TOPICS
+from scldm.evaluation.records import Value
 
-SYSTEMS = ("ceiling", "ours", "independent_nb", "memoriser")
+SYSTEMS = Systems.of(dict.fromkeys(("ceiling", "ours", "independent_nb", "memoriser"), ""), ("ours",))
+TWO = Systems.of(dict.fromkeys(("ceiling", "ours", "theirs", "independent_nb", "memoriser"), ""), ("ours", "theirs"))
 
 
-def row(name: str, group: str = "distances", direction: str = "higher", width: float = 0.01, **values) -> FigureValues:
-    found = {k: None if v is None else Value(v, v - width, v + width) for k, v in values.items()}
-    return FigureValues(name, group, direction, "", found)
+def row(
+    name: str,
+    group: str = "distances",
+    direction: str = "higher",
+    width: float = 0.01,
+    space: str | None = None,
+    condition: str | None = None,
+    **values,
+) -> Row:
+    """Make a row; the space of a distance is the primary one unless another is named."""
+    if group == "distances" and condition is None:
+        space = space or "pca"
+    found = {k: Record(name, k, v, v - width, v + width, space, condition) for k, v in values.items() if v is not None}
+    return Row(MetricInfo(name, name, group, direction, ""), space, condition, found)
 
 
 def label(name: str, n_real: int, n_generated: int, real: float = 0.9, own: float | None = 0.9, depth: float = 1.0):
@@ -28,19 +41,36 @@ def levels(found: tuple[Finding, ...], topic: str) -> list[str]:
     return [finding.level for finding in found if finding.topic == topic]
 
 
-def test_every_rule_is_about_a_registered_figure():
-    import scldm.evaluation.figures  # noqa: F401
+def test_every_limit_has_a_topic_and_a_sentence():
+    limits = [(limit, metric) for metric in METRICS.values() for limit in metric.limits]
+    assert {limit.topic for limit, _ in limits} == set(TOPICS)
+    for limit, metric in limits:
+        assert ("{condition}" in limit.sentence) == (metric.scope == "condition")
+        assert limit.loss.warning < limit.loss.problem
+        assert limit.sentence.format(value=0.5, ceiling=0.5, loss=0.5, condition="cell_type").endswith((".", "?"))
 
-    for rule in RULES:
-        figure = FIGURES[rule.figure]
-        assert rule.topic in TOPICS
-        assert rule.per_condition == (figure.scope == "condition")
-        assert rule.warning < rule.problem
-        assert rule.sentence.format(value=0.5, ceiling=0.5, loss=0.5, condition="cell_type").endswith((".", "?"))
+
+def test_limits_of_a_topic_come_in_their_order():
+    rows = [
+        row(name, METRICS[name].info.group, **dict.fromkeys(("ceiling", "ours"), 0.5 * (name != "exact_duplicates")))
+        for name in METRICS
+        if METRICS[name].limits and METRICS[name].scope != "condition"
+    ]
+    sentences = {finding.topic: finding.sentence for finding in find(rows, (), SYSTEMS)}
+    for topic, names in (
+        ("memorisation", ["exact copies", "near copies", "distance to training cells", "membership AUROC"]),
+        ("distances", ["Fréchet distance", "1-NN accuracy", "classifier AUROC", "precision"]),
+        ("correlations", ["agreement", "within labels"]),
+    ):
+        assert re.findall(r"([^:,]+) [0-9.]+ \(real", sentences[topic]) == [f" {name}" for name in names]
+    off = {"frechet_distance": 9.0, "wasserstein2": 9.0, "precision": 0.1}
+    rows = [row(name, ceiling=0.5, ours=value) for name, value in off.items()]
+    found = [finding.sentence.split()[1] for finding in find(rows, (), SYSTEMS) if finding.topic == "distances"]
+    assert found == ["Fréchet", "Wasserstein", "10%"]
 
 
 @pytest.mark.parametrize(
-    ("figure", "topic", "ceiling", "fine", "warning", "problem"),
+    ("metric", "topic", "ceiling", "fine", "warning", "problem"),
     [
         ("exact_duplicates", "memorisation", 0.0, 0.0, 0.008, 0.05),
         ("near_duplicates", "memorisation", 0.01, 0.02, 0.08, 0.5),
@@ -54,32 +84,33 @@ def test_every_rule_is_about_a_registered_figure():
         ("coverage", "modes", 0.97, 0.9, 0.8, 0.5),
         ("frechet_distance", "distances", 2.8, 3.5, 5.0, 20.0),
         ("precision", "distances", 0.92, 0.85, 0.75, 0.4),
-        ("label_agreement[cell_type]", "labels", 0.8, 0.82, 0.87, 0.95),
-        ("label_agreement[cell_type]", "labels", 0.9, 0.88, 0.85, 0.3),
+        ("label_agreement", "labels", 0.8, 0.82, 0.87, 0.95),
+        ("label_agreement", "labels", 0.9, 0.88, 0.85, 0.3),
         ("gene_gene_correlation", "correlations", 0.95, 0.94, 0.88, 0.5),
         ("gene_gene_correlation_within", "correlations", 0.75, 0.7, 0.6, 0.06),
-        ("marker_fold_change_correlation[cell_type]", "genes", 0.8, 0.75, 0.6, 0.1),
+        ("marker_fold_change_correlation", "genes", 0.8, 0.75, 0.6, 0.1),
         ("zero_fraction_mae", "zeros", 0.05, 0.06, 0.1, 0.3),
         ("depth_ratio", "depth", 1.0, 1.05, 1.3, 2.0),
         ("depth_ratio", "depth", 1.0, 0.95, 0.75, 0.4),
     ],
 )
-def test_limits_in_both_directions(figure, topic, ceiling, fine, warning, problem):
+def test_limits_in_both_directions(metric, topic, ceiling, fine, warning, problem):
+    condition = "cell_type" if METRICS[metric].scope == "condition" else None
     for value, expected in ((fine, "good"), (warning, "warning"), (problem, "problem")):
-        rows = [row(figure, width=0.002, ceiling=ceiling, ours=value, memoriser=None)]
-        found = find(rows, (), ("ours",), SYSTEMS)
+        rows = [row(metric, width=0.002, condition=condition, ceiling=ceiling, ours=value, memoriser=None)]
+        found = find(rows, (), SYSTEMS)
         assert [f.level for f in found if f.topic == topic and f.level != "good"] == [expected] * (expected != "good")
 
 
 def test_a_difference_that_chance_explains_is_no_finding():
     values = {"ceiling": 0.92, "ours": 0.75}
-    assert levels(find([row("recall", width=0.05, **values)], (), ("ours",), SYSTEMS), "modes") == ["warning"]
-    assert levels(find([row("recall", width=0.15, **values)], (), ("ours",), SYSTEMS), "modes") == ["good"]
+    assert levels(find([row("recall", width=0.05, **values)], (), SYSTEMS), "modes") == ["warning"]
+    assert levels(find([row("recall", width=0.15, **values)], (), SYSTEMS), "modes") == ["good"]
 
 
 def test_where_real_cells_hardly_agree_nothing_is_judged():
     rows = [row("gene_gene_correlation_within", ceiling=0.23, ours=0.05)]
-    assert levels(find(rows, (), ("ours",), SYSTEMS), "correlations") == []
+    assert levels(find(rows, (), SYSTEMS), "correlations") == []
 
 
 def test_numbers_stand_in_the_sentences_and_problems_come_first():
@@ -88,7 +119,7 @@ def test_numbers_stand_in_the_sentences_and_problems_come_first():
         row("exact_duplicates", ceiling=0.0, ours=0.0),
         row("depth_ratio", ceiling=1.0, ours=0.8),
     ]
-    found = find(rows, (), ("ours",), SYSTEMS)
+    found = find(rows, (), SYSTEMS)
     assert [finding.level for finding in found] == ["problem", "warning", "good"]
     assert "only 40% of them" in found[0].sentence
     assert "92%" in found[0].sentence
@@ -98,33 +129,33 @@ def test_numbers_stand_in_the_sentences_and_problems_come_first():
 
 def test_missing_values_are_passed_over():
     rows = [row("recall", ceiling=0.9, ours=None), row("precision", ours=0.1), row("coverage", ceiling=None, ours=0.1)]
-    assert find(rows, (), ("ours",), SYSTEMS) == ()
+    assert find(rows, (), SYSTEMS) == ()
 
 
 def test_other_spaces_say_nothing_twice():
-    rows = [row("recall", ceiling=0.9, ours=0.9), row("recall[hvg]", ceiling=0.9, ours=0.1)]
-    assert levels(find(rows, (), ("ours",), SYSTEMS), "modes") == ["good"]
+    rows = [row("recall", ceiling=0.9, ours=0.9), row("recall", space="hvg", ceiling=0.9, ours=0.1)]
+    assert levels(find(rows, (), SYSTEMS), "modes") == ["good"]
 
 
 def test_missing_labels():
     labels = (label("B", 80, 80), label("T", 50, 0, own=None), label("NK", 5, 0, own=None), label("new", 0, 9))
-    (missing,) = (f for f in find((), labels, ("ours",), SYSTEMS) if f.topic == "modes")
+    (missing,) = (f for f in find((), labels, SYSTEMS) if f.topic == "modes")
     assert missing.level == "problem"
     assert missing.sentence == "No cell was generated for 2 of the 3 labels of cell_type: 'T' (50 held-out cells)."
     rare = (label("B", 80, 80), label("NK", 5, 0, own=None))
-    assert levels(find((), rare, ("ours",), SYSTEMS), "modes") == ["warning"]
+    assert levels(find((), rare, SYSTEMS), "modes") == ["warning"]
     unlabelled = (label("B", 80, 0, own=None), label("T", 50, 0, own=None))
-    assert find((), unlabelled, ("ours",), SYSTEMS) == ()
+    assert find((), unlabelled, SYSTEMS) == ()
 
 
 def test_labels_that_are_off_are_named():
     labels = (label("B", 80, 80, own=0.75), label("T", 80, 80, own=0.88), label("NK", 80, 80, own=0.5, depth=2.5))
-    found = find((), labels, ("ours",), SYSTEMS)
+    found = find((), labels, SYSTEMS)
     assert [(f.level, f.topic) for f in found] == [("problem", "labels"), ("warning", "depth")]
     assert "'NK' 50% (real cells: 90%), 'B' 75% (real cells: 90%)." in found[0].sentence
     assert "'T'" not in found[0].sentence
     assert "'NK' 2.50" in found[1].sentence
-    assert find((), (label("NK", 80, 10, own=0.1), label("rare", 10, 80, own=0.1)), ("ours",), SYSTEMS) == ()
+    assert find((), (label("NK", 80, 10, own=0.1), label("rare", 10, 80, own=0.1)), SYSTEMS) == ()
 
 
 def test_behind_a_baseline():
@@ -134,24 +165,24 @@ def test_behind_a_baseline():
         row("depth_ratio", direction="closest to ceiling", ceiling=1.0, ours=1.01, independent_nb=1.0),
         row("exact_duplicates", group="memorisation", direction="lower", ceiling=0.0, ours=0.5, independent_nb=0.0),
     ]
-    (behind,) = (f for f in find(rows, (), ("ours",), SYSTEMS) if f.topic == "baselines")
+    (behind,) = (f for f in find(rows, (), SYSTEMS) if f.topic == "baselines")
     assert behind.level == "warning"
     assert behind.sentence == (
-        "Farther from real cells than the baseline independent NB on 1 of 3 figures: wasserstein2."
+        "Farther from real cells than the baseline independent NB on 1 of 3 metrics: wasserstein2."
     )
     ahead = [row("wasserstein2", direction="lower", ceiling=7.0, ours=7.5, independent_nb=8.0)]
-    assert levels(find(ahead, (), ("ours",), SYSTEMS), "baselines") == ["good"]
+    assert levels(find(ahead, (), SYSTEMS), "baselines") == ["good"]
 
 
 def test_the_space_of_the_model_does_not_count_against_baselines():
     rows = [
         row("recall", ceiling=0.9, ours=0.9, independent_nb=0.8),
-        row("recall[latent]", ceiling=0.9, ours=0.2, independent_nb=0.8),
-        row("label_agreement[latent]", group="labels", ceiling=0.9, ours=0.9, independent_nb=0.9),
+        row("recall", space="latent", ceiling=0.9, ours=0.2, independent_nb=0.8),
+        row("label_agreement", group="labels", condition="latent", ceiling=0.9, ours=0.9, independent_nb=0.9),
     ]
-    (praise,) = (f for f in find(rows, (), ("ours",), SYSTEMS) if f.topic == "baselines")
+    (praise,) = (f for f in find(rows, (), SYSTEMS) if f.topic == "baselines")
     assert praise.level == "good"
-    assert praise.sentence.startswith("On none of 2 figures")
+    assert praise.sentence.startswith("On none of 2 metrics")
     assert "(independent NB)" in praise.sentence
 
 
@@ -160,28 +191,28 @@ def test_real_cells_that_were_trained_on():
         row("exact_duplicates", "memorisation", "lower", width=0.0, ceiling=0.5, ours=0.0, theirs=0.5),
         row("recall", ceiling=0.9, ours=0.9, theirs=0.9),
     ]
-    found = find(rows, (), ("ours", "theirs"), (*SYSTEMS, "theirs"))
+    found = find(rows, (), TWO)
     for system in ("ours", "theirs"):
         (memorisation,) = (f for f in found if f.system == system and f.topic == "memorisation")
         assert memorisation.level == "problem"
         assert memorisation.sentence.startswith("50.0% of the real cells are exact copies of training cells")
     few = [row("exact_duplicates", "memorisation", "lower", width=0.0, ceiling=0.04, ours=0.0)]
-    assert levels(find(few, (), ("ours",), SYSTEMS), "memorisation") == ["good"]
+    assert levels(find(few, (), SYSTEMS), "memorisation") == ["good"]
 
 
 def test_few_cells_earn_no_praise():
     rows = [row("recall", ceiling=0.9, ours=0.9), row("depth_ratio", ceiling=1.0, ours=2.0)]
-    found = find(rows, (), ("ours",), SYSTEMS, n_cells=99)
+    found = find(rows, (), SYSTEMS, n_cells=99)
     assert [(f.level, f.topic) for f in found] == [("problem", "depth"), ("warning", "cells")]
     assert "Only 99 cells" in found[1].sentence
     for enough in (100, None):
-        found = find(rows, (), ("ours",), SYSTEMS, n_cells=enough)
+        found = find(rows, (), SYSTEMS, n_cells=enough)
         assert [(f.level, f.topic) for f in found] == [("problem", "depth"), ("good", "modes")]
 
 
 def test_every_generator_is_judged():
     rows = [row("recall", ceiling=0.9, ours=0.9, theirs=0.2)]
-    found = find(rows, (), ("ours", "theirs"), (*SYSTEMS, "theirs"))
+    found = find(rows, (), TWO)
     assert [(f.system, f.level) for f in found] == [("ours", "good"), ("theirs", "problem")]
 
 

@@ -1,32 +1,43 @@
 import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import anndata as ad
 import pytest
 
 from scldm.errors import UserError
-from scldm.evaluation import EvaluationReport, FigureValues, Finding, GeneOverlap, Value, evaluate
+from scldm.evaluation import (
+    EvaluationReport,
+    Finding,
+    GeneOverlap,
+    MetricInfo,
+    Record,
+    Systems,
+    draw_overview,
+    evaluate,
+    write_page,
+)
 from scldm.evaluation.table import number
 
-
-@pytest.fixture(scope="module")
-def report(real, generated, train) -> EvaluationReport:
-    return evaluate(real, generated, train=train, conditions=["cell_type", "batch"], n_splits=1, n_resamples=20)
+FORMAT_2 = Path(__file__).parents[1] / "fixtures" / "metrics_format_2.json"
 
 
 def test_the_json_file_round_trips_and_names_everything(report, tmp_path):
     path = tmp_path / "metrics.json"
     report.save(path)
     content = json.loads(path.read_text())
-    assert content["format_version"] == 2
+    assert content["format_version"] == 3
     assert content["profile"] == "standard"
-    assert content["generators"] == ["generated"]
-    first = content["figures"][0]
+    assert content["systems"][1] == {"name": "generated", "kind": "generator", "meaning": "the generated cells"}
+    first = content["metrics"][0]
     assert (first["name"], first["group"], first["direction"]) == ("wasserstein2", "distances", "lower")
+    assert first["display_name"] == "Wasserstein-2"
     assert first["description"]
-    assert first["values"]["generated"]["value"] == report.value("wasserstein2")
-    assert (first["values"]["generated"]["low"], first["values"]["generated"]["high"]) == report.interval(
-        "wasserstein2"
-    )
+    record = content["records"][1]
+    assert (record["metric"], record["system"]) == ("wasserstein2", "generated")
+    assert (record["space"], record["condition"]) == ("pca", None)
+    assert record["value"] == report.value("wasserstein2")
+    assert (record["low"], record["high"]) == report.interval("wasserstein2")
     assert {row["condition"] for row in content["labels"]} >= {"cell_type"}
     assert EvaluationReport.load(path) == report
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
@@ -34,17 +45,46 @@ def test_the_json_file_round_trips_and_names_everything(report, tmp_path):
 
 def test_other_formats_are_refused_in_words(report):
     content = report.to_dict()
-    with pytest.raises(UserError, match="format 3; this version of scldm reads 2"):
-        EvaluationReport.from_dict(content | {"format_version": 3})
+    with pytest.raises(UserError, match="format 4; this version of scldm reads 2 and 3"):
+        EvaluationReport.from_dict(content | {"format_version": 4})
     with pytest.raises(UserError, match=r"format 1.*run evaluate again"):
         EvaluationReport.from_dict(content | {"format_version": 1})
     with pytest.raises(UserError, match="format None"):
         EvaluationReport.from_dict({})
 
 
+def test_a_report_of_format_2_has_the_numbers_that_it_had():
+    report, old = EvaluationReport.load(FORMAT_2), json.loads(FORMAT_2.read_text(encoding="utf-8"))
+    assert report.generators == ("ours", "theirs")
+    assert {system.name: system.meaning for system in report.systems} == old["systems"]
+    labels = [row["name"] for row in old["figures"]]
+    assert [row.label for row in report.rows] == labels
+    assert {"wasserstein2[hvg]", "label_agreement[batch]", "depth_ratio"} <= set(labels)
+    for row, before in zip(report.rows, old["figures"], strict=True):
+        for name in ("group", "direction", "description"):
+            assert getattr(row.info, name) == before[name]
+        numbers = {system: value for system, value in before["values"].items() if value is not None}
+        assert {s: {"value": r.value, "low": r.low, "high": r.high} for s, r in row.values.items()} == numbers
+    assert report.metrics["wasserstein2"].display_name == "Wasserstein-2"
+    assert report.value("wasserstein2", "ceiling") != report.value("wasserstein2", "ceiling", space="hvg")
+    assert report.value("label_agreement", "theirs", condition="batch") is not None
+    assert report.value("label_worst_gap", "ceiling", condition="cell_type") is None
+    assert [asdict(finding) for finding in report.findings] == old["findings"]
+    assert [asdict(label) for label in report.labels] == old["labels"]
+    assert EvaluationReport.from_dict(report.to_dict()) == report
+
+
+def test_names_in_an_old_report_are_matched_with_its_spaces_and_conditions_and_metrics_may_be_forgotten():
+    old = json.loads(FORMAT_2.read_text(encoding="utf-8"))
+    row = next(row for row in old["figures"] if row["name"] == "label_agreement[batch]")
+    figures = [{**row, "name": "odd_metric[a[b]]"}, {**row, "name": "odd[metric]", "group": "depth"}]
+    report = EvaluationReport.from_dict({**old, "figures": figures, "conditions": ["a[b]"]})
+    assert [(r.info.name, r.condition) for r in report.rows] == [("odd_metric", "a[b]"), ("odd[metric]", None)]
+    assert report.metrics["odd_metric"].display_name == "Odd metric"
+
+
 def test_numbers_that_are_not_finite_never_reach_a_file(report, tmp_path):
-    row = FigureValues("odd", "genes", "lower", "Odd.", {"generated": Value(float("nan"))})
-    broken = EvaluationReport(**{**vars(report), "figures": (row,)})
+    broken = replace(report, records=(Record("wasserstein2", "generated", float("nan")),))
     with pytest.raises(ValueError, match="not JSON compliant"):
         broken.save(tmp_path / "metrics.json")
     assert not (tmp_path / "metrics.json").exists()
@@ -53,24 +93,44 @@ def test_numbers_that_are_not_finite_never_reach_a_file(report, tmp_path):
 def test_unknown_names_are_refused_with_the_nearest(report):
     with pytest.raises(UserError, match="did you mean 'wasserstein2'"):
         report.value("wasserstein")
-    with pytest.raises(UserError, match="did you mean 'memoriser'"):
-        report.value("wasserstein2", "memorizer")
-    with pytest.raises(UserError, match="did you mean 'memoriser'"):
-        report.interval("wasserstein2", "memorizer")
+    for look_up in (report.value, report.interval, report.record):
+        with pytest.raises(UserError, match="did you mean 'memoriser'"):
+            look_up("wasserstein2", "memorizer")
+    with pytest.raises(UserError, match=r"no 'recall' for the space 'hgv'.*did you mean 'hvg'"):
+        report.value("recall", space="hgv")
+    with pytest.raises(UserError, match=r"no 'label_agreement' for the condition 'cel_type'.*did you mean 'cell_type'"):
+        report.value("label_agreement", condition="cel_type")
+    with pytest.raises(UserError, match="computed for every condition: name one of 'cell_type', 'batch'"):
+        report.value("label_agreement")
+    with pytest.raises(UserError, match="'depth_ratio' is not computed for every space; leave space='hvg' out"):
+        report.value("depth_ratio", space="hvg")
+    with pytest.raises(UserError, match="'recall' is not computed for every condition"):
+        report.value("recall", condition="cell_type")
+
+
+def test_a_distance_is_looked_up_in_the_primary_space_unless_another_is_named(report):
+    rows = {row.space: row for row in report.rows if row.info.name == "recall"}
+    assert report.record("recall", "ceiling") == report.record("recall", "ceiling", space="pca")
+    assert report.record("recall", "ceiling") is rows["pca"].values["ceiling"]
+    assert report.record("recall", "ceiling", space="hvg") is rows["hvg"].values["ceiling"]
 
 
 def small(**changes) -> EvaluationReport:
-    rows = (
-        FigureValues("recall", "distances", "higher", "R.", {"ceiling": Value(0.95), "ours": Value(0.5, 0.4, 0.6)}),
-        FigureValues("mmd2", "distances", "lower", "M.", {"ceiling": Value(-0.001), "ours": None}),
-        FigureValues(
-            "depth_ratio", "depth", "closest to ceiling", "D.", {"ceiling": Value(1.0), "ours": Value(12.345)}
-        ),
+    infos = (
+        MetricInfo("recall", "Recall", "distances", "higher", "R."),
+        MetricInfo("mmd2", "MMD²", "distances", "lower", "M."),
+        MetricInfo("depth_ratio", "Depth ratio", "depth", "closest to ceiling", "D."),
     )
     content = {
-        "figures": rows,
-        "systems": {"ceiling": "real", "ours": "ours"},
-        "generators": ("ours",),
+        "records": (
+            Record("recall", "ceiling", 0.95, space="pca"),
+            Record("recall", "ours", 0.5, 0.4, 0.6, space="pca"),
+            Record("mmd2", "ceiling", -0.001, space="pca"),
+            Record("depth_ratio", "ceiling", 1.0),
+            Record("depth_ratio", "ours", 12.345),
+        ),
+        "metrics": {info.name: info for info in infos},
+        "systems": Systems.of({"ceiling": "real", "ours": "ours"}, ("ours",)),
         "labels": (),
         "findings": (Finding("problem", "modes", "ours", "Half of the cells are missing."),),
         "n_cells": 60,
@@ -89,7 +149,7 @@ def small(**changes) -> EvaluationReport:
 def test_the_table_shows_values_intervals_findings_and_notes_by_group():
     lines = small().table().split("\n")
     assert lines[0].startswith("60 cells on either side, 2 splits, 49 genes, seed 3")
-    assert lines[2].split() == ["figure", "best", "ceiling", "ours"]
+    assert lines[2].split() == ["metric", "best", "ceiling", "ours"]
     assert lines[4].split() == ["recall", "higher", "0.950", "0.500", "[0.400,", "0.600]"]
     assert lines[5].split() == ["mmd2", "lower", "-0.0010", "-"]
     assert lines[6] == ""
@@ -115,21 +175,19 @@ def test_values_without_an_interval_and_without_a_number():
     assert report.interval("mmd2") is None
 
 
-def test_the_picture_and_the_page_are_made_and_need_the_cells(report, real, generated, tmp_path):
+def test_figure_and_page_are_made_and_only_the_figure_needs_the_cells(report, real, generated, tmp_path):
     from matplotlib.image import imread
 
-    report.plot(tmp_path / "a.png")
+    draw_overview(report, tmp_path / "a.png")
     bare = ad.AnnData(generated.X, var=generated.var)
-    evaluate(real, {"ours": bare}, profile="published").plot(tmp_path / "b.png")
+    draw_overview(evaluate(real, {"ours": bare}, profile="published"), tmp_path / "b.png")
     for name in ("a.png", "b.png"):
         pixels = imread(tmp_path / name)[..., :3]
         assert pixels.shape[1] > 1500
         assert 0.5 < (pixels.min(axis=-1) == 1.0).mean() < 0.98  # something is drawn on a white page
-    report.save_html(tmp_path / "a.html")
+    write_page(report, tmp_path / "a.html", embedding="pca")
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "wasserstein2" in page
     assert "<img" in page or "<svg" in page
-    read = EvaluationReport.from_dict(report.to_dict())
-    for save in (read.plot, read.save_html):
-        with pytest.raises(UserError, match="run evaluate again"):
-            save(tmp_path / "c")
+    with pytest.raises(UserError, match="run evaluate again"):
+        draw_overview(EvaluationReport.from_dict(report.to_dict()), tmp_path / "c")

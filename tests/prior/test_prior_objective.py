@@ -9,7 +9,7 @@ from scldm.config import PriorConfig, TrainingConfig
 from scldm.prior.dit import DiT
 from scldm.prior.latents import LatentBatch, LatentStatistics
 from scldm.prior.objective import PriorObjective
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 
 N_CELLS, STATE = 2000, 6
 STATISTICS = LatentStatistics(torch.arange(STATE).float(), torch.linspace(0.5, 2.0, STATE))
@@ -49,7 +49,7 @@ def objective_of(network: type[DiT] = Spy, width: int = 8, **changes) -> PriorOb
 
 
 def noise_of(objective: PriorObjective, n_cells: int = N_CELLS, step: int = 0) -> dict[str, torch.Tensor]:
-    return objective.draw_noise(n_cells, generator(0, "prior", step, "cpu"))
+    return objective.draw_noise(n_cells, torch_rng(0, "prior", step, "cpu"))
 
 
 def test_network_sees_points_on_the_straight_path_and_the_loss_is_the_squared_error():

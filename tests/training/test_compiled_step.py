@@ -26,7 +26,7 @@ from scldm.prior.guidance import Guidance, guided_field
 from scldm.prior.latents import LatentBatch, LatentStatistics
 from scldm.prior.objective import PriorObjective
 from scldm.prior.solvers import heun, time_grid
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
 
@@ -104,7 +104,7 @@ def check_one_graph(step: str) -> None:
     compiled = torch.compile(objective, backend="aot_eager", fullgraph=True)
     for number in range(4):
         batch = batch_of(step, number)
-        noise = objective.draw_noise(N_CELLS, generator(0, step, number, "cpu"))
+        noise = objective.draw_noise(N_CELLS, torch_rng(0, step, number, "cpu"))
         gradients = []
         for forward in (compiled, objective):
             objective.zero_grad()
@@ -144,7 +144,7 @@ def check_one_solve(name: str) -> None:
 @pytest.mark.parametrize("step", STEPS)
 def test_loss_under_bf16_is_float32_and_near(step):
     objective, batch = objective_of(step), batch_of(step, 0)
-    noise = objective.draw_noise(N_CELLS, generator(0, step, 0, "cpu"))
+    noise = objective.draw_noise(N_CELLS, torch_rng(0, step, 0, "cpu"))
     losses, gradients = [], []
     for precision in (nullcontext(), torch.autocast("cpu", torch.bfloat16)):
         with precision:
@@ -169,7 +169,7 @@ def test_a_training_step_never_waits_for_the_gpu(step):
         # The first step allocates and tunes; from then on, whatever waits raises.
         torch.cuda.set_sync_debug_mode("error" if number else "default")
         try:
-            noise = objective.draw_noise(N_CELLS, generator(0, step, number, "cuda"))
+            noise = objective.draw_noise(N_CELLS, torch_rng(0, step, number, "cuda"))
             with torch.autocast("cuda", torch.bfloat16):
                 loss = objective(batch, noise)["loss"].mean()
             loss.backward()

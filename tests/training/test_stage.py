@@ -17,7 +17,7 @@ from scldm.config import TrainingConfig
 from scldm.errors import UserError
 from scldm.nn.objective import Objective
 from scldm.prior.latents import LatentBatch
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.training.schedule import learning_rate_factor
 from scldm.training.stage import train_stage
 from scldm.training.tracking import MetricsLog
@@ -161,7 +161,7 @@ def test_validation_is_the_mean_over_all_validation_cells_with_the_same_noise_ea
     assert len(losses) == 10
     assert np.ptp(losses) < 1e-6
     # 19 cells come in blocks of 8, 8 and 3, each with the noise of its own generator.
-    noise = [torch.randn(n, generator=generator(0, "vae/validation", k, "cpu")) for k, n in enumerate((8, 8, 3))]
+    noise = [torch.randn(n, generator=torch_rng(0, "vae/validation", k, "cpu")) for k, n in enumerate((8, 8, 3))]
     expected = objective(validation[np.arange(19)], {"target": torch.cat(noise)})["loss"].mean()
     assert losses[0] == pytest.approx(expected.item(), rel=1e-6)
     assert result.best_loss == pytest.approx(losses[0], rel=1e-6)
@@ -266,7 +266,7 @@ def test_data_workers_change_nothing(tmp_path):
 
 
 def test_noise_differs_by_seed_stage_and_step():
-    rngs = [generator(seed, name, k, "cpu") for seed in (0, 1) for name in ("vae", "prior") for k in range(50)]
+    rngs = [torch_rng(seed, name, k, "cpu") for seed in (0, 1) for name in ("vae", "prior") for k in range(50)]
     assert len({tuple(torch.randn(4, generator=rng).tolist()) for rng in rngs}) == 200
 
 

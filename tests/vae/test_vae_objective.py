@@ -8,7 +8,7 @@ import torch
 
 from scldm.config import TrainingConfig
 from scldm.data.batch import CellBatch
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.vae.model import VAE
 from scldm.vae.objective import VAEObjective
 
@@ -22,7 +22,7 @@ def objective_of(layout: str = "wide", bottleneck: str = "gaussian", **changes) 
 
 
 def noise_of(objective: VAEObjective, n_cells: int, step: int = 0) -> dict[str, torch.Tensor]:
-    return objective.draw_noise(n_cells, generator(0, "vae", step, "cpu"))
+    return objective.draw_noise(n_cells, torch_rng(0, "vae", step, "cpu"))
 
 
 @pytest.mark.parametrize("layout", ["wide", "published"])

@@ -48,13 +48,6 @@ class IndependentNegativeBinomial(Baseline):
 
         With m = depth x rate, the dispersion is ``sum((count - m)^2 - m) / sum(m^2)`` over a label's
         cells, and not less than 0.
-
-        Parameters
-        ----------
-        counts
-            UMI counts of the training cells, cells x genes.
-        labels
-            Joint label code, 0 .. labels - 1.
         """
         n_labels, n_cells = int(labels.max()) + 1, counts.shape[0]
         depths = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()

@@ -11,7 +11,7 @@ from scipy import sparse
 from scipy.sparse import csr_matrix
 
 from scldm.evaluation.baselines.base import BLOCK_CELLS, Baseline, draw_donors
-from scldm.evaluation.space import log1p_cp10k
+from scldm.evaluation.cells import log1p_cp10k
 
 __all__ = ["N_COMPONENTS", "PCAGaussian"]
 
@@ -58,13 +58,6 @@ class PCAGaussian(Baseline):
 
         A label with fewer than 2 cells per component takes the missing share of its covariance from the one pooled
         within all labels; a label with a single cell takes all of it.
-
-        Parameters
-        ----------
-        counts
-            UMI counts of the training cells, cells x genes.
-        labels
-            Joint label code, 0 .. labels - 1.
         """
         values = log1p_cp10k(counts)
         centre = np.asarray(values.mean(axis=0)).ravel()

@@ -56,21 +56,8 @@ class SCVI(Baseline):
     ) -> SCVI:
         """Train the network on the CPU.
 
-        Parameters
-        ----------
-        counts
-            UMI counts of the training cells, cells x genes. Cells without any count are left out of the training.
-        labels
-            Joint label code, 0 .. labels - 1.
-        n_epochs
-            Passes over the training cells.
-        seed
-            Of the initial weights and the order of the cells.
-
-        Raises
-        ------
-        UserError
-            If scvi-tools is not installed.
+        Cells without any count are left out of the training; the seed is of the initial weights and the order of the
+        cells. Raises ``UserError`` if scvi-tools is not installed.
         """
         if not is_installed():
             raise UserError('scVI needs scvi-tools, which is not installed: pip install "scldm[scvi]"')

@@ -18,7 +18,7 @@ from scldm.prior.few_step.solver import KINDS, FewStepSolver, integrate
 from scldm.prior.latents import LatentStore
 from scldm.prior.solvers import heun, time_grid
 from scldm.prior.state import PARTS
-from scldm.seeds import Seeding, generator
+from scldm.seeds import Seeding, torch_rng
 
 __all__ = ["fit_few_step", "fit_to_prior"]
 
@@ -96,7 +96,7 @@ def fit_to_prior(
     config
         Numbers of evaluations, attribute dropout, share of given depths.
     seed, seeding
-        See :func:`scldm.seeds.generator`; noise, the choice of cells, and their scales follow from them.
+        See :func:`scldm.seeds.torch_rng`; noise, the choice of cells, and their scales follow from them.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def fit_to_prior(
     fitted = {}
     with _frozen(prior):
         for kind in KINDS if has_attributes else KINDS[:1]:
-            rng = generator(seed, f"few_step/{kind}", 0, device, seeding)
+            rng = torch_rng(seed, f"few_step/{kind}", 0, device, seeding)
             blocks = [
                 field_of_training_cells(prior, latents, config, rng, n_cells, guided=kind == "guided")
                 for n_cells in _block_sizes(prior.state_size)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from scldm.data.batch import CellBatch
-from scldm.seeds import children
+from scldm.seeds import child_rngs
 from scldm.vae.counts.base import LOG_RATE, Heads, Likelihood, scaled_shares
 from scldm.vae.counts.inversion import INVERSION_LIMIT, find_candidates, invert
 from scldm.vae.counts.sparse import SparseCounts
@@ -276,7 +276,7 @@ def draw_negative_binomial(
         The only source of randomness, on the device of ``mean``.
     """
     limits = (theta * (tail_limit - 1)).clamp_max(inversion_limit)
-    coarse, fine, gammas, poissons = children(generator, 4)
+    coarse, fine, gammas, poissons = child_rngs(generator, 4)
     found = find_candidates(mean, limits, coarse, fine)
     at = at_entries(theta, found.entries % mean.shape[1], found.entries).double()
     success = found.mean / (found.mean + at)

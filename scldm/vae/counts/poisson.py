@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from scldm.data.batch import CellBatch
-from scldm.seeds import children
+from scldm.seeds import child_rngs
 from scldm.vae.counts.base import LOG_RATE, Heads, Likelihood, scaled_shares
 from scldm.vae.counts.inversion import INVERSION_LIMIT, find_candidates, invert
 from scldm.vae.counts.sparse import SparseCounts
@@ -48,7 +48,7 @@ def draw_poisson(
 ) -> SparseCounts:
     """Draw Poisson counts; see :func:`scldm.vae.counts.negative_binomial.draw_negative_binomial`."""
     limits = mean.new_full((mean.shape[1],), inversion_limit)
-    coarse, fine, poissons = children(generator, 3)
+    coarse, fine, poissons = child_rngs(generator, 3)
     found = find_candidates(mean, limits, coarse, fine)
     counts = invert(found, -found.mean, found.mean, torch.zeros_like(found.mean))
     chosen = found.large.nonzero().squeeze(1)

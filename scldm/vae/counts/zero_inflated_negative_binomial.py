@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
 from scldm.data.batch import CellBatch
-from scldm.seeds import children
+from scldm.seeds import child_rngs
 from scldm.vae.counts.base import LOG_RATE, Heads, scaled_shares
 from scldm.vae.counts.negative_binomial import (
     NegativeBinomial,
@@ -87,7 +87,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         categories: Int[Tensor, " cells"] | None = None,
     ) -> SparseCounts:
         """See :meth:`Likelihood.sample`: negative binomial counts, of which those behind a closed gate are dropped."""
-        (gates,) = children(generator, 1)
+        (gates,) = child_rngs(generator, 1)
         mean = scaled_shares(heads[LOG_RATE], library_size)
         drawn = draw_negative_binomial(mean, self.inverse_dispersion(categories), generator)
         # Only of positive counts does it matter whether their gate is open.

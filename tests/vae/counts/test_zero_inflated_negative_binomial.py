@@ -15,7 +15,7 @@ from scipy.special import expit, log_expit
 from scldm.config import RunConfig
 from scldm.data.batch import CellBatch
 from scldm.model import ScLDM
-from scldm.seeds import generator
+from scldm.seeds import torch_rng
 from scldm.vae.counts.negative_binomial import NegativeBinomial, negative_binomial_nll
 from scldm.vae.counts.zero_inflated_negative_binomial import (
     ZeroInflatedNegativeBinomial,
@@ -287,7 +287,7 @@ def test_training_finds_the_genes_with_gates(layout, name):
         counts = random.poisson(20.0, (32, 60))
         counts[:, :4] *= random.random((32, 4)) < 0.5
         batch = CellBatch.from_csr(sp.csr_matrix(counts))
-        losses = objective(batch, objective.draw_noise(32, generator(0, "vae", step, "cpu")))
+        losses = objective(batch, objective.draw_noise(32, torch_rng(0, "vae", step, "cpu")))
         optimizer.zero_grad()
         losses["loss"].mean().backward()
         torch.nn.utils.clip_grad_norm_(objective.parameters(), 10.0)
@@ -322,4 +322,4 @@ def test_a_saved_model_is_the_one_that_was_trained(name, tmp_path: Path):
     some = loaded.sample(30, steps=2, seed=5, genes=["GENE50", "GENE3"])
     assert (some.X != first[:, ["GENE50", "GENE3"]].X).nnz == 0
     inherited = NegativeBinomial(60, 3).state_dict().keys()
-    assert loaded._trained().vae.likelihood.state_dict().keys() == {*inherited, "scaled_gate_logit"}
+    assert loaded.trained.vae.likelihood.state_dict().keys() == {*inherited, "scaled_gate_logit"}

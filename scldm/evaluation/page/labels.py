@@ -1,0 +1,69 @@
+"""Label fidelity, label by label: how often cells are recognised as what they are labelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scldm.evaluation.labels import LabelFidelity
+from scldm.evaluation.records import Value
+
+__all__ = ["MAX_ROWS", "Bar", "LabelTable", "label_tables"]
+
+# Combinations of several conditions can be very many; the most frequent are enough to see how it goes.
+MAX_ROWS = 60
+# A bar as long as half its cell is a difference of this much.
+_FULL_BAR = 0.3
+# Differences from real cells above these are coloured: those that a reader should look at, and those that are grave.
+NOTABLE, GRAVE = 0.05, 0.10
+_LEVELS = (("small", "small"), ("notable", "more than 5 points"), ("grave", "more than 10 points"))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A difference, from the middle of its track to the left (less often) or right (more often), in per cent of it."""
+
+    level: str
+    meaning: str
+    left: float
+    width: float
+    points: str
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The labels of one condition, the most frequent first, each with a bar per generator; and how many are hidden."""
+
+    condition: str
+    rows: list[tuple[LabelFidelity, dict[str, Bar | None]]]
+    n_hidden: int
+
+
+def label_tables(labels: Sequence[LabelFidelity], generators: Sequence[str]) -> list[LabelTable]:
+    """Divide the labels of a report into one table per condition."""
+    tables = []
+    for condition in dict.fromkeys(row.condition for row in labels):
+        rows = sorted((row for row in labels if row.condition == condition), key=lambda row: (-row.n_real, row.label))
+        shown = [(row, {name: _bar(row, name) for name in generators}) for row in rows[:MAX_ROWS]]
+        tables.append(LabelTable(condition, shown, len(rows) - len(shown)))
+    return tables
+
+
+def _bar(row: LabelFidelity, generator: str) -> Bar | None:
+    """Draw the difference from real cells, in grey if the intervals, as independent errors, explain it."""
+    real, own = row.agreement.get("real"), row.agreement.get(generator)
+    if real is None or own is None:
+        return None
+    difference = own.value - real.value
+    level, meaning = _LEVELS[sum(abs(difference) > limit for limit in (NOTABLE, GRAVE))]
+    if abs(difference) <= math.hypot(_half_width(real), _half_width(own)):
+        level, meaning = "unsure", "within what the intervals explain"
+    length = min(abs(difference) / _FULL_BAR, 1.0) * 50
+    points = f"{difference * 100:+.0f}".replace("-", "−").replace("+0", "0").replace("−0", "0")  # noqa: RUF001
+    return Bar(level, meaning, 50 - length if difference < 0 else 50.0, length, points)
+
+
+def _half_width(value: Value) -> float:
+    """Give half the width of an interval; zero where there is none."""
+    return 0.0 if value.low is None or value.high is None else (value.high - value.low) / 2

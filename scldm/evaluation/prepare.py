@@ -1,0 +1,206 @@
+"""From the caller's files to the cells that are compared: read, checked, over one list of genes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scldm.errors import UserError
+from scldm.evaluation.cells import Cells, read_cells
+from scldm.evaluation.draws import split, stratified_choice
+from scldm.seeds import numpy_rng
+
+__all__ = ["MIN_CELLS", "MIN_CELLS_PER_GENE", "GeneOverlap", "PreparedCells", "choose_genes", "prepare"]
+
+MIN_CELLS = 10
+MIN_CELLS_PER_GENE = 3
+MAX_FITTING_CELLS = 20_000
+
+
+@dataclass(frozen=True)
+class GeneOverlap:
+    """How the genes of the files fit together.
+
+    Attributes
+    ----------
+    n_real, n_generated, n_train
+        Genes in each file (None: no training file); of several generators, in the file with the fewest.
+    n_shared
+        Genes that all files have.
+    n_judged
+        Shared genes that are seen in at least 3 of the fitting cells (in the profile ``published``, in any); all
+        metrics are over these.
+    """
+
+    n_real: int
+    n_generated: int
+    n_train: int | None
+    n_shared: int
+    n_judged: int
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedCells:
+    """All cells of an evaluation, with the judged genes, and what a reader must know about them.
+
+    Spaces, classifiers and baselines are fitted on `fitting`: real cells that are not among the held-out ones unless
+    the profile wants it so. They are the training cells at `fitting_rows`, if there are any. On either side of a
+    comparison there can be `n_cells`.
+    """
+
+    held_out: Cells
+    generated: dict[str, Cells]
+    train: Cells | None
+    fitting: Cells
+    fitting_rows: np.ndarray | None
+    genes: GeneOverlap
+    n_cells: int
+    notes: tuple[str, ...]
+
+
+def prepare(
+    real: AnnData,
+    generated: Mapping[str, AnnData],
+    train: AnnData | None,
+    *,
+    conditions: Sequence[str],
+    layer: str | None,
+    halves: bool,
+    seed: int,
+    max_cells: int,
+) -> PreparedCells:
+    """Read and check the files, and choose the genes and the cells to fit on; see `evaluate`.
+
+    With `halves` the reference is one half of the held-out cells, and fitting needs other cells. Otherwise all real
+    cells are both, with all their genes. Raises ``UserError`` if a file cannot be judged or there are too few cells.
+    """
+    titles = {name: "the generated cells" if name == "generated" else f"the cells of '{name}'" for name in generated}
+    real_cells = read_cells(real, "the real cells", layer, conditions, optional=False)
+    judged = {name: read_cells(a, titles[name], layer, conditions, optional=True) for name, a in generated.items()}
+    train_cells = None if train is None else read_cells(train, "the training cells", layer, conditions, optional=False)
+
+    held_out, fitting, rows = real_cells, real_cells, None
+    if halves and train_cells is None:
+        parts = split(real_cells.labels, 3, numpy_rng(seed, "split"))
+        held_out, fitting = real_cells.take(np.sort(np.concatenate(parts[:2]))), real_cells.take(parts[2])
+    elif halves and train_cells is not None:
+        rows = stratified_choice(train_cells.labels, MAX_FITTING_CELLS, numpy_rng(seed, "fitting"))
+        fitting = train_cells.take(rows)
+    by_title = {titles[name]: cells for name, cells in judged.items()}
+    genes, overlap = choose_genes(real_cells, by_title, train_cells, fitting, MIN_CELLS_PER_GENE if halves else 1)
+
+    n_possible = min(max_cells, min(len(held_out) // 2, len(fitting)) if halves else len(held_out))
+    n_cells, too_few = _n_compared(n_possible, by_title, train_cells)
+    notes = [*(_notes(judged, titles, fitting, train_cells) if halves else []), *too_few]
+    if train_cells is not None:
+        train_cells = train_cells.with_genes(genes)
+    if train is not None and train_cells is not None:
+        n_repeated = _n_repeated(real.obs_names, real_cells.with_genes(genes), train.obs_names, train_cells)
+        if n_repeated:
+            notes.append(f"WARNING: {n_repeated} of the {real.n_obs} held-out real cells are training cells as well.")
+    return PreparedCells(
+        held_out=held_out.with_genes(genes),
+        generated={name: cells.with_genes(genes) for name, cells in judged.items()},
+        train=train_cells,
+        fitting=fitting.with_genes(genes),
+        fitting_rows=rows,
+        genes=overlap,
+        n_cells=n_cells,
+        notes=tuple(notes),
+    )
+
+
+def choose_genes(
+    real: Cells,
+    generated: Mapping[str, Cells],
+    train: Cells | None,
+    fitting: Cells,
+    min_cells: int = MIN_CELLS_PER_GENE,
+) -> tuple[pd.Index, GeneOverlap]:
+    """Choose the genes to judge: those in every file that at least `min_cells` of the fitting cells show.
+
+    The generated cells come by what their file is called. Raises ``UserError`` if less than half of the genes that the
+    fitting cells show are in every file.
+    """
+    seen = np.bincount(fitting.counts.indices[fitting.counts.data > 0], minlength=len(fitting.genes))
+    candidates = fitting.genes[seen >= min_cells]
+    if len(candidates) < 2:
+        raise UserError(f"Fewer than two genes are seen in {min_cells} cells; there is nothing to compare")
+    source = "real" if train is None or fitting is real else "training"
+    files = {"the real cells": real, **generated, **({} if train is None else {"the training cells": train})}
+    for name, cells in files.items():
+        n_found = int(candidates.isin(cells.genes).sum())
+        if 2 * n_found < len(candidates):
+            short = name.removeprefix("the ")
+            raise UserError(
+                f"The {short} share only {n_found} of the {len(candidates)} expressed genes of the "
+                f"{source} cells, at least half are needed; names there are like "
+                f"'{candidates[0]}', names of the {short} like '{cells.genes[0]}'"
+            )
+    in_all = np.logical_and.reduce([fitting.genes.isin(cells.genes) for cells in files.values()])
+    judged = fitting.genes[in_all & (seen >= min_cells)]
+    if 2 * len(judged) < len(candidates):
+        raise UserError(f"Only {len(judged)} of {len(candidates)} genes are in all files; at least half are needed")
+    n_generated = min(len(cells.genes) for cells in generated.values())
+    n_train = None if train is None else len(train.genes)
+    return judged, GeneOverlap(len(real.genes), n_generated, n_train, int(in_all.sum()), len(judged))
+
+
+def _n_compared(n_possible: int, judged: Mapping[str, Cells], train: Cells | None) -> tuple[int, list[str]]:
+    """Choose how many cells to compare, and say which file allows no more."""
+    sizes = {title: len(cells) for title, cells in judged.items()}
+    if train is not None:
+        sizes["the training cells"] = len(train)
+    n_cells = min(n_possible, *sizes.values())
+    if n_cells < MIN_CELLS:
+        raise UserError(f"Only {n_cells} cells could be compared with as many others; at least {MIN_CELLS} are needed")
+    if n_cells == n_possible:
+        return n_cells, []
+    smallest = min(sizes, key=lambda title: sizes[title])
+    return n_cells, [
+        f"Only {n_cells} cells are compared on either side because there are no more in {smallest}; the held-out cells "
+        f"would allow {n_possible}."
+    ]
+
+
+def _notes(judged: Mapping[str, Cells], titles: Mapping[str, str], fitting: Cells, train: Cells | None) -> list[str]:
+    """Say what a reader must know about how the numbers came about."""
+    notes = []
+    if train is None:
+        notes.append(
+            "No training cells were given: the spaces, the classifiers and the baselines are fitted on a third of the "
+            "real cells; the ceiling and the reference are the other two thirds. Memorisation could not be judged."
+        )
+    elif len(fitting) < len(train):
+        notes.append(f"Spaces, classifiers and baselines are fitted on {len(fitting)} of {len(train)} training cells.")
+    for condition in fitting.labels:
+        known = set(fitting.labels[condition].dropna())
+        for name, cells in judged.items():
+            if condition not in cells.labels:
+                title = titles[name].capitalize() if name == "generated" else "T" + titles[name][1:]
+                notes.append(f"{title} have no obs column '{condition}': their labels could not be judged.")
+            elif strange := sorted(set(cells.labels[condition].dropna()) - known):
+                notes.append(
+                    f"WARNING: {titles[name]} have {len(strange)} labels of '{condition}' that the fitting cells do "
+                    f"not have, such as '{strange[0]}'; cells with them count as not recognised."
+                )
+        if len(known) < 2:
+            notes.append(f"'{condition}' has fewer than two labels: there is nothing to tell apart.")
+    return notes
+
+
+def _n_repeated(real_names: pd.Index, real: Cells, train_names: pd.Index, train: Cells) -> int:
+    """Count the held-out cells that seem to be training cells as well: the same name and the same depth.
+
+    Names such as "0", "1", ... say nothing by themselves, so the answer is zero when most cells of one name differ.
+    """
+    if not (real_names.is_unique and train_names.is_unique):
+        return 0
+    position = train_names.get_indexer(real_names)
+    named = np.flatnonzero(position >= 0)
+    n_same = int((real.library_size[named] == train.library_size[position[named]]).sum())
+    return n_same if 2 * n_same > len(named) else 0

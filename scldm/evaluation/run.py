@@ -1,0 +1,235 @@
+"""How far are generated cells from real ones? The one function that answers, `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any, get_args
+
+from anndata import AnnData
+
+from scldm.errors import UserError, nearest_names
+from scldm.evaluation.baselines import BASELINES
+from scldm.evaluation.bootstrap import N_RESAMPLES
+from scldm.evaluation.compare import DrawnCells
+from scldm.evaluation.findings import find
+from scldm.evaluation.metrics import transport
+from scldm.evaluation.metrics.labels import label_fidelity
+from scldm.evaluation.placing import MAX_PUBLISHED_CELLS, PUBLISHED_NOTE, Placed, Profile, place_all, place_published
+from scldm.evaluation.prepare import MIN_CELLS, PreparedCells, prepare
+from scldm.evaluation.records import rows_of
+from scldm.evaluation.report import EvaluationReport
+from scldm.evaluation.scoring import score
+from scldm.evaluation.systems import CEILING, MEMORISER, REFERENCE, Systems
+
+__all__ = ["RESERVED_NAMES", "evaluate"]
+
+MEANINGS = {
+    CEILING: "held-out real cells, the half that is not the reference: the best that a generator can do",
+    MEMORISER: "training cells: what a generator that copies them would score",
+    **{name: f"baseline: {baseline.description}" for name, baseline in BASELINES.items()},
+}
+#: What a judged generator or a given baseline cannot be called.
+RESERVED_NAMES = (*MEANINGS, REFERENCE, "real")
+MIN_RESAMPLES = 20
+
+
+def evaluate(
+    real: AnnData,
+    generated: AnnData | Mapping[str, AnnData],
+    *,
+    train: AnnData | None = None,
+    baselines: Mapping[str, AnnData] | None = None,
+    conditions: Sequence[str] = (),
+    layer: str | None = None,
+    model: Any = None,
+    profile: str = "standard",
+    seed: int = 0,
+    max_cells: int = 5000,
+    n_splits: int | None = None,
+    n_resamples: int = N_RESAMPLES,
+) -> EvaluationReport:
+    """Compare generated cells, from any generator, with held-out real cells, beside a ceiling and baselines.
+
+    The real cells are split into two halves, A and B. **B is the reference** of every comparison. Several systems are
+    compared with it, all with as many cells as the reference, since most distances depend on the number of cells:
+
+    - ``ceiling``: half A; no generator can be better than real cells, except by luck;
+    - ``generated``, or the names that are given: a random subsample of the generated cells;
+    - ``independent_nb``, ``pca_gaussian``: baselines fitted on training cells, with their labels and depths;
+    - `baselines`, if any are given;
+    - ``memoriser``: a random subsample of the training cells (only with `train`).
+
+    Subsamples keep each system's own shares of the labels of the first condition. Values are averaged over several
+    random splits. Intervals come from a bootstrap over cells: the same resamples for all metrics. Metrics that do not
+    depend on the number of cells take all held-out cells and all cells of a system instead.
+
+    The feature spaces, the genes (seen in 3 training cells), the label classifiers and the baselines are fitted on the
+    training cells. Without `train` the real cells are split into *three* parts and these are fitted on the third: cells
+    look unlike those that a space was fitted on, so a half that was used for fitting would not be a ceiling.
+
+    Parameters
+    ----------
+    real
+        Held-out real cells with raw counts, which the generator has not seen.
+    generated
+        Generated cells with raw counts, or those of several generators by name; the first is the one that matters.
+        Genes are aligned by name; their order does not matter.
+    train
+        The cells that the generator was trained on.
+    baselines
+        Cells of further generators to beat, by name, such as those of scVI: compared, not judged. They are read like
+        `generated`.
+    conditions
+        Columns of ``obs`` with labels. The first also stratifies the splits.
+    layer
+        Layer with the counts of `real` and `train`; None is ``X``. `generated` is read from it too if it has it, else
+        from ``X``.
+    model
+        Adds the latent space of a model: anything with ``get_latent_representation(adata)``, such as `scldm.ScLDM`.
+    profile
+        ``published`` computes only the metrics of published tables, by their recipe: no halves, no ceiling.
+    seed
+        Of the splits, the subsamples, the baselines and the bootstrap.
+    max_cells
+        Compare at most this many cells; exact optimal transport takes about ten seconds per system and split at 5,000.
+        The profile ``published`` never takes more than 5,000.
+    n_splits
+        How many splits; None takes up to 5, while splits x cells stay within 10,000.
+    n_resamples
+        Of the bootstrap.
+
+    Returns
+    -------
+    EvaluationReport
+
+    Raises
+    ------
+    UserError
+        If counts are not raw counts, an obs column is missing, the files share too few genes, there are too few
+        cells, a generator or a baseline has a reserved name or that of another one, or a number is out of range.
+    """
+    _check(seed, max_cells, n_splits, n_resamples, profile, model)
+    named = _named(generated)
+    given = _named_baselines(baselines or {}, named)
+    conditions = tuple(dict.fromkeys(conditions))
+    halves = profile == "standard"
+    cells = prepare(
+        real,
+        named | given,
+        train,
+        conditions=conditions,
+        layer=layer,
+        halves=halves,
+        seed=seed,
+        max_cells=max_cells if halves else min(max_cells, MAX_PUBLISHED_CELLS),
+    )
+    generators, options = tuple(named), {"seed": seed, "n_resamples": n_resamples}
+    if halves:
+        placed = place_all(cells, generators, conditions, model=model, n_splits=n_splits, **options)
+    else:
+        placed = place_published(cells, generators, conditions, **options)
+    return _judge(placed, cells, generators, conditions, profile, n_resamples)
+
+
+def _judge(
+    placed: Placed,
+    cells: PreparedCells,
+    generators: tuple[str, ...],
+    conditions: tuple[str, ...],
+    profile: str,
+    n_resamples: int,
+) -> EvaluationReport:
+    """Compute all numbers, and say what they mean."""
+    fitted, held_out, halves = placed.fitted, placed.held_out, profile == "standard"
+    splits = placed.splits()
+    first = next(splits)
+    records = score(placed.metrics, fitted, chain([first], splits), held_out, placed.systems, conditions)
+    infos = {metric.info.name: metric.info for metric in placed.metrics}
+    metrics = {record.metric: infos[record.metric] for record in records}
+    systems = Systems.of(_meanings(placed.systems, generators), generators)
+    judged = {name: placed.systems[name] for name in generators}
+    labels = label_fidelity(fitted, held_out, judged, conditions) if halves else ()
+    return EvaluationReport(
+        records=records,
+        metrics=metrics,
+        systems=systems,
+        labels=labels,
+        findings=find(rows_of(records, metrics), labels, systems, n_cells=cells.n_cells) if halves else (),
+        n_cells=cells.n_cells,
+        n_splits=placed.n_splits,
+        n_resamples=n_resamples,
+        spaces={name: space.description for name, space in fitted.spaces.items()},
+        genes=cells.genes,
+        conditions=conditions,
+        seed=placed.seed,
+        profile=profile,
+        notes=_notes(cells, halves),
+        drawn=DrawnCells({REFERENCE: first.reference, **first.systems}, fitted, next(iter(conditions), None)),
+    )
+
+
+def _notes(cells: PreparedCells, halves: bool) -> tuple[str, ...]:
+    """Say what a reader must know about how the numbers came about."""
+    if not halves:
+        return (PUBLISHED_NOTE, *cells.notes)
+    if cells.n_cells <= transport.EXACT_TRANSPORT_CELLS:
+        return cells.notes
+    note = (
+        f"wasserstein2 is of {transport.EXACT_TRANSPORT_CELLS} of the {cells.n_cells} cells on either side; "
+        "sliced_wasserstein2 is of all."
+    )
+    return (*cells.notes, note)
+
+
+def _meanings(systems: Iterable[str], generators: Sequence[str]) -> dict[str, str]:
+    """Say what every system is."""
+    meanings = MEANINGS | {name: f"the cells of the generator '{name}'" for name in generators}
+    if "generated" in generators:
+        meanings["generated"] = "the generated cells"
+    return {name: meanings.get(name, f"baseline: the cells of the generator '{name}'") for name in systems}
+
+
+def _named(generated: AnnData | Mapping[str, AnnData]) -> dict[str, AnnData]:
+    """Give every generator's cells a name, and refuse names that stand for something else."""
+    if not isinstance(generated, Mapping):
+        return {"generated": generated}
+    if not generated:
+        raise UserError("There are no generated cells: at least one generator is needed")
+    _check_names(generated, "generator")
+    return dict(generated)
+
+
+def _named_baselines(baselines: Mapping[str, AnnData], generated: Mapping[str, AnnData]) -> dict[str, AnnData]:
+    """Refuse names of baselines that stand for something else."""
+    _check_names(baselines, "baseline")
+    if both := [name for name in baselines if name in generated]:
+        raise UserError(f"A baseline cannot be called '{both[0]}', which is the name of a generator")
+    return dict(baselines)
+
+
+def _check_names(named: Mapping[str, AnnData], kind: str) -> None:
+    """Refuse names that are no text or that stand for something else in the report."""
+    for name in named:
+        if not isinstance(name, str) or not name.strip() or "[" in name:
+            raise UserError(f"A {kind} cannot be called {name!r}; a name is text without '['")
+        if name in RESERVED_NAMES:
+            raise UserError(f"A {kind} cannot be called '{name}', which stands for something else in the report")
+
+
+def _check(seed: int, max_cells: int, n_splits: int | None, n_resamples: int, profile: str, model: Any) -> None:
+    """Refuse numbers that are out of range and what a profile cannot take, before any cell is read."""
+    if seed < 0:
+        raise UserError(f"The seed is {seed}; it must not be negative")
+    if seed >= 2**32:
+        raise UserError(f"The seed is {seed}; it must be below 2^32")
+    if max_cells < MIN_CELLS:
+        raise UserError(f"At most {max_cells} cells are to be compared; at least {MIN_CELLS} are needed")
+    if n_splits is not None and n_splits < 1:
+        raise UserError(f"The number of splits is {n_splits}; at least 1 is needed")
+    if n_resamples < MIN_RESAMPLES:
+        raise UserError(f"The number of bootstrap resamples is {n_resamples}; at least {MIN_RESAMPLES} are needed")
+    if profile not in get_args(Profile):
+        raise UserError(f"There is no profile '{profile}'; {nearest_names(profile, get_args(Profile))}")
+    if profile == "published" and (model is not None or n_splits not in (None, 1)):
+        raise UserError("The profile 'published' has one space and one split: it takes neither a model nor n_splits")
