@@ -137,7 +137,7 @@ def benchmark(
     """
     check_directory_can_be_made(output, overwrite, what="a benchmark", is_ours=holds_only(FILES))
     if scvi == "yes" and not is_installed():
-        raise UserError('scVI is to be a baseline but scvi-tools is not installed: pip install "scldm[scvi]"')
+        raise UserError("scVI is to be a baseline but scvi-tools is not installed: pip install scvi-tools")
     config = complete_config(config or RunConfig(), conditions, continuous, group_by, layer, seed)
     train, held_out = _split(data, config, fraction, max_cells)
     model = ScLDM(train, config=config)

@@ -5,7 +5,7 @@ The files import what is heavy when they run, so that ``scldm --help`` answers a
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from typing import Any
 
 __all__ = ["COMMANDS", "command"]
@@ -24,5 +24,5 @@ COMMANDS = {
 
 def command(name: str) -> type[Any]:
     """Return the class of a command."""
-    found: type[Any] = getattr(importlib.import_module(f"scldm.commands.{name}"), COMMANDS[name])
+    found: type[Any] = pkgutil.resolve_name(f"scldm.commands.{name}:{COMMANDS[name]}")
     return found

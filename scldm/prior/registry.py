@@ -7,7 +7,7 @@ without loading torch.
 from __future__ import annotations
 
 import functools
-import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,10 +76,7 @@ class Solver:
         return self.function(velocity, state, times)
 
 
-@functools.cache
-def _imported(reference: str) -> Callable[..., Any]:
-    module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+_imported = functools.cache(pkgutil.resolve_name)
 
 
 SOLVERS: dict[str, Solver] = {

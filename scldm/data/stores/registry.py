@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 
 import pandas as pd
 
@@ -22,8 +22,7 @@ end take every path: what is recognised by its name or its content goes before t
 def open_store(data: CellData, layer: str | None, *, backed: bool) -> tuple[Store, pd.DataFrame]:
     """Open cells with the first kind of store that can; arguments, result and errors as :meth:`Store.open`."""
     for place in STORES.values():
-        module, name = place.split(":")
-        kind: type[Store] = getattr(importlib.import_module(module), name)
+        kind: type[Store] = pkgutil.resolve_name(place)
         if kind.can_open(data, backed=backed):
             return kind.open(data, layer)
     raise UserError(f"cells cannot be read from {type(data).__name__}; pass an AnnData, or the path of an .h5ad file")

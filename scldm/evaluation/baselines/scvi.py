@@ -60,7 +60,7 @@ class SCVI(Baseline):
         cells. Raises ``UserError`` if scvi-tools is not installed.
         """
         if not is_installed():
-            raise UserError('scVI needs scvi-tools, which is not installed: pip install "scldm[scvi]"')
+            raise UserError("scVI needs scvi-tools, which is not installed: pip install scvi-tools")
         depths = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
         kept = np.flatnonzero(depths > 0)
         cells = AnnData(counts[kept].astype(np.float32), obs={"label": labels[kept].astype(str)})
