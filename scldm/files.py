@@ -151,8 +151,8 @@ def check_directory_can_be_made(path: Path, overwrite: bool, *, what: str, is_ou
     if path.exists():
         if any(path.iterdir()) and not is_ours(path):
             raise UserError(
-                f"'{path}' exists and is not {what}, or holds other things, too; it will not be overwritten: name "
-                "another directory."
+                f"'{path}' exists and holds other things than {what}; it will not be overwritten: name another "
+                "directory."
             )
         if not overwrite:
             raise UserError(f"'{path}' exists already; pass --overwrite (in Python: overwrite=True) to replace it.")

@@ -109,8 +109,8 @@ CASES: dict[str, tuple[str, ...]] = {
     # ---- what is in the way
     "train run.yaml --output model": ("'model' exists already", "--overwrite"),
     "train run.yaml --output model --dry-run": ("'model' exists already", "--overwrite"),
-    "train run.yaml --output other": ("'other' exists, is not a model directory",),
-    "train run.yaml --output other --overwrite": ("'other' exists, is not a model directory",),
+    "train run.yaml --output other": ("'other' exists and holds other things than a model",),
+    "train run.yaml --output other --overwrite": ("'other' exists and holds other things than a model",),
     "train run.yaml --output text.h5ad": ("'text.h5ad' is a file",),
     "train run.yaml --output text.h5ad/new": ("'text.h5ad/new' cannot be made", "is a file"),
     "train run.yaml --output started": ("unfinished run in 'started.training' has another seed", "--overwrite"),
@@ -145,7 +145,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "info no_summary": ("'no_summary/config.json' is damaged", "no entry 'training'"),
     "info listed": ("'listed/config.json'", "no format_version"),
     "info half_summary": ("'half_summary/config.json' is damaged", "summary of the training"),
-    "info damaged_schema": ("'damaged_schema/schema.json' is not valid JSON",),
+    "info damaged_schema": ("'damaged_schema/schema.json' is damaged", "not valid JSON"),
     "sample fewer_genes --output new.h5ad --n-cells 3": ("'fewer_genes/vae.safetensors'", "(59, 16)"),
     "sample mixed --output new.h5ad --n-cells 3": ("'mixed' is damaged", "not of the same model"),
     # ---- requests

@@ -187,7 +187,7 @@ def test_where_a_directory_can_be_made(tmp_path, monkeypatch):
     for name, overwrite, message in (
         ("file", True, "is a file; name a directory for a report"),
         ("file/report", True, "cannot be made"),
-        ("foreign", True, "is not a report, or holds other things"),
+        ("foreign", True, "holds other things than a report"),
         ("ours", False, "exists already; pass --overwrite"),
         ("empty", False, "exists already; pass --overwrite"),
     ):

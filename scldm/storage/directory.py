@@ -31,7 +31,7 @@ FILES = ("config.json", "schema.json", "vae.safetensors", "prior.safetensors")
 
 def check_model_directory_can_be_made(directory: Path, overwrite: bool) -> None:
     """Raise ``UserError`` if something is in the way of a model directory; ask before work that takes long."""
-    check_directory_can_be_made(directory, overwrite, what="a model directory", is_ours=_is_model)
+    check_directory_can_be_made(directory, overwrite, what="a model", is_ours=_is_model)
 
 
 def _is_model(directory: Path) -> bool:

@@ -116,7 +116,7 @@ def test_the_configuration_says_what_the_options_do_not_and_the_seed_decides_eve
 
 
 @pytest.mark.usefixtures("quick_pictures")
-@pytest.mark.parametrize("stopped_in", ["evaluate", "write_report"])
+@pytest.mark.parametrize("stopped_in", ["evaluate", "write_results"])
 def test_a_benchmark_that_is_stopped_leaves_its_training_and_nothing_else(
     stopped_in, run, tmp_path, cells_file, config_file, monkeypatch, capsys
 ):

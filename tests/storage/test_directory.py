@@ -247,7 +247,7 @@ def test_existing_model_is_replaced_only_on_demand(trained, directory):
 def test_directory_that_is_not_a_model_is_never_deleted(trained, tmp_path, names):
     for name in names:
         (tmp_path / name).write_text("precious")
-    with pytest.raises(UserError, match="is not a model directory, or holds other things"):
+    with pytest.raises(UserError, match="exists and holds other things than a model"):
         trained.save(tmp_path, overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == names
     assert {(tmp_path / name).read_text() for name in names} == {"precious"}
