@@ -21,7 +21,7 @@ def two_kinds(n_cells: int = 240) -> tuple[csr_matrix, np.ndarray]:
 
 def test_without_scvi_tools_the_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setattr(module, "is_installed", lambda: False)
-    with pytest.raises(UserError, match=r"pip install \"scvi-tools\""):
+    with pytest.raises(UserError, match="pip install scvi-tools"):
         SCVI.fit(*two_kinds(20))
 
 
