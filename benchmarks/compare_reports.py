@@ -1,4 +1,4 @@
-"""Compare the numbers of two evaluations, digit by digit: what a change of the code that should change none has to show.
+"""Compare the numbers of two evaluations digit by digit, as a change of the code that should change none has to show.
 
 python benchmarks/compare_reports.py BEFORE/metrics.json AFTER/metrics.json
 """
