@@ -40,6 +40,7 @@ def donors_file(tmp_path):
     return path
 
 
+@pytest.mark.usefixtures("quick_pictures")
 def test_everything_is_judged_in_one_run(run, tmp_path, donors_file, config_file):
     output = tmp_path / "results" / "tiny"
     words = ["benchmark", donors_file, "--config", config_file, "--output", output, "--layer", "counts"]

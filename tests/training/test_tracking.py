@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import types
@@ -115,7 +116,8 @@ def test_wandb_works_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     plain = tiny.tiny_model().config
-    config = RunConfig(**{**vars(plain), "tracking": TrackingConfig(wandb=True, name="offline")})
+    prior = dataclasses.replace(plain.prior, few_step_evaluations=())
+    config = RunConfig(**{**vars(plain), "prior": prior, "tracking": TrackingConfig(wandb=True, name="offline")})
     tiny.tiny_model(config).train(tmp_path / "run")
     # Not in the working directory, which scldm train removes: an offline run is uploaded afterwards.
     assert len(list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))) == 1
