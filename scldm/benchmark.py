@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,14 +187,8 @@ def benchmark(
         "training": dataclasses.asdict(training),
         "config": config.to_dict(),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(output, overwrite=True) as partial:
-        model.save(partial / "model")
-        for name, cells in (("cells", generated["scldm"]), ("train", train), ("held_out", held_out)):
-            cells.write_h5ad(partial / f"{name}.h5ad")
-        write_results(report, partial, embedding)
-        (partial / "table.md").write_text(metric_table({data.stem: report}, report.systems.names), encoding="utf-8")
-        (partial / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    cells = {"cells": generated["scldm"], "train": train, "held_out": held_out}
+    _write(output, model, cells, report, embedding, summary)
     shutil.rmtree(work)
     return report
 
@@ -208,6 +202,25 @@ def _generate(model: ScLDM, train: ad.AnnData, attributes: pd.DataFrame | None, 
     with clock.time("autoencoder"):
         generated["autoencoder"] = reconstruct(model.trained, train, layer=config.data.layer, seed=config.seed)
     return generated
+
+
+def _write(
+    output: Path,
+    model: ScLDM,
+    cells: Mapping[str, ad.AnnData],
+    report: EvaluationReport,
+    embedding: Literal["umap", "pca"],
+    summary: Mapping[str, Any],
+) -> None:
+    """Write everything that a benchmark leaves; ``summary`` names the data."""
+    with atomic_directory(output, overwrite=True) as partial:
+        model.save(partial / "model")
+        for name, some in cells.items():
+            some.write_h5ad(partial / f"{name}.h5ad")
+        write_results(report, partial, embedding)
+        table = metric_table({Path(summary["data"]).stem: report}, report.systems.names)
+        (partial / "table.md").write_text(table, encoding="utf-8")
+        (partial / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 def complete_config(

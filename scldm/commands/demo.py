@@ -53,7 +53,6 @@ class Demo:
 
         check_directory_can_be_made(self.output, self.overwrite, what="a demo", is_ours=holds_only(FILES))
         config = dataclasses.replace(DEMO_CONFIG, seed=self.seed)
-        self.output.parent.mkdir(parents=True, exist_ok=True)
         cells = load_demo()
         conditions = list(DEMO_CONFIG.data.conditions)
         train_rows, held_out_rows = split_cells(

@@ -63,7 +63,6 @@ class Evaluate:
             seed=self.seed,
             max_cells=self.max_cells,
         )
-        self.output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_directory(self.output, overwrite=True) as partial:
             write_results(report, partial, self.embedding)
         print(report.table())
