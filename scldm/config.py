@@ -61,8 +61,8 @@ class RunConfig:
     seed: int = 0
     """All randomness of a run comes from this number."""
     seeding: Seeding = "64-bit"
-    """64-bit: no two random numbers of a run or of a request come from the same generator, however many cells there
-    are. 32-bit: generators as models of format 4 had them, so that these give the cells that they gave."""
+    """64-bit: the random generators of a run, or of a request, all differ, however many cells there are. 32-bit: the
+    generators that models of format 4 had; these models keep them, and so give the cells that they gave."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 autocast on GPUs that have it, float32 elsewhere. Likelihoods are always float32."""
     data: DataConfig = field(default_factory=DataConfig)
