@@ -10,10 +10,9 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation import EvaluationReport
+from scldm.evaluation import EvaluationReport, draw_overview
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Side
-from scldm.evaluation.plots import draw_overview
 from scldm.evaluation.plots.cells import PlottedCells, plain, shuffled
 from scldm.evaluation.plots.correlations import clustered_order, correlation_matrix, draw_correlations
 from scldm.evaluation.plots.depths import draw_depths, genes_per_cell
