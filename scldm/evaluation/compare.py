@@ -16,7 +16,7 @@ from scldm.evaluation.labels import LabelClassifier
 from scldm.evaluation.spaces import Space
 from scldm.seeds import numpy_rng
 
-__all__ = ["N_CORRELATED_GENES", "Comparison", "DrawnCells", "Fitted", "Side", "Split", "take_split"]
+__all__ = ["N_CORRELATED_GENES", "Comparison", "Fitted", "Side", "Split", "take_split"]
 
 # At a few hundred cells, correlations of rarer genes are mostly sampling noise: two halves of the same 1,160 real PBMCs
 # agree to .88 over the 200 most abundant genes and to .93 over these 50 (a baseline without correlations: .83 and .89).
@@ -133,22 +133,3 @@ def take_split(held_out: Side, systems: Mapping[str, Side], n_cells: int, number
     halves = [held_out.take(part) for part in parts]
     sides = {name: take(halves[0] if name == "ceiling" else side, name) for name, side in systems.items()}
     return Split(take(halves[1], "reference"), sides, number)
-
-
-@dataclass(frozen=True, eq=False)
-class DrawnCells:
-    """The cells of the first split, for figures; not part of the saved numbers.
-
-    Attributes
-    ----------
-    sides
-        ``reference`` and every system by name, all with equally many cells.
-    fitted
-        What was fitted on training cells.
-    label
-        The first judged condition, by which cells are coloured and grouped; None without any.
-    """
-
-    sides: Mapping[str, Side]
-    fitted: Fitted
-    label: str | None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scldm.errors import UserError, nearest_names
-from scldm.evaluation.compare import DrawnCells
+from scldm.evaluation.drawn import DrawnCells
 from scldm.evaluation.findings import Finding
 from scldm.evaluation.labels import LabelFidelity
 from scldm.evaluation.migrations import FORMAT_VERSION, to_present_format

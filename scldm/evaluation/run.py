@@ -11,7 +11,7 @@ from anndata import AnnData
 from scldm.errors import UserError, nearest_names
 from scldm.evaluation.baselines import BASELINES
 from scldm.evaluation.bootstrap import N_RESAMPLES
-from scldm.evaluation.compare import DrawnCells
+from scldm.evaluation.drawn import DrawnCells
 from scldm.evaluation.findings import find
 from scldm.evaluation.metrics import transport
 from scldm.evaluation.metrics.labels import label_fidelity
@@ -165,7 +165,9 @@ def _judge(
         seed=placed.seed,
         profile=profile,
         notes=_notes(cells, halves),
-        drawn=DrawnCells({REFERENCE: first.reference, **first.systems}, fitted, next(iter(conditions), None)),
+        drawn=DrawnCells.of(
+            {REFERENCE: first.reference, **first.systems}, systems, fitted, next(iter(conditions), None)
+        ),
     )
 
 

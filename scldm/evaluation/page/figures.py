@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from scldm.evaluation.plots.cells import PlottedCells
+from scldm.evaluation.drawn import DrawnCells
 from scldm.evaluation.plots.correlations import draw_correlations
 from scldm.evaluation.plots.depths import draw_depths
 from scldm.evaluation.plots.embedding import Embedding, draw_embedding, place
@@ -58,8 +58,7 @@ def draw_figures(report: EvaluationReport, embedding: Embedding) -> dict[str, Fi
     """Draw everything that the report has cells for, by anchor: nothing, if it was read from a file."""
     if report.drawn is None:
         return {}
-    fitted = report.drawn.fitted
-    cells = PlottedCells.of(report.drawn.sides, report.systems, report.drawn.label)
+    cells, correlated = report.drawn, report.drawn.fitted.correlated_genes
     others = [replace(cells, label=name) for name in report.conditions if _other(cells, name)]
     by_condition = [cells, *others][:_MAX_CONDITIONS]
     found: dict[str, Figures] = {}
@@ -71,18 +70,17 @@ def draw_figures(report: EvaluationReport, embedding: Embedding) -> dict[str, Fi
     placement = place(cells, embedding)
     planes = [draw_embedding(one, placement, overlay=one is cells) for one in by_condition]
     add("embedding", *planes, axis_name=placement.axis_name)
-    add("markers", *(draw_markers(one, fitted.fitting.cells) for one in by_condition))
+    add("markers", *(draw_markers(one) for one in by_condition))
     add("genes", draw_genes(cells))
-    if len(fitted.correlated_genes) > 1:
-        figure, genes = draw_correlations(cells, fitted.correlated_genes)
+    if len(correlated) > 1:
+        figure, genes = draw_correlations(cells, correlated)
         add("correlations", figure, genes=genes)
     add("depth", draw_depths(cells))
-    if fitted.training is not None:
-        add("memorisation", draw_memorisation(cells, fitted.training))
+    add("memorisation", draw_memorisation(cells))
     return found
 
 
-def _other(cells: PlottedCells, condition: str) -> bool:
+def _other(cells: DrawnCells, condition: str) -> bool:
     """Whether cells can be coloured by this condition too."""
     labels = cells.reference.labels
     return condition != cells.label and condition in labels and labels[condition].nunique() > 1

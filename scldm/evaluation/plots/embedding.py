@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.plots.cells import Placement, PlottedCells, shuffled
-from scldm.evaluation.plots.style import DOTS, draw_cells, drawing_style, label_colours, label_legend
+from scldm.evaluation.drawn import DrawnCells
+from scldm.evaluation.plots.style import DOTS, Placement, draw_cells, label_colours, label_legend, new_figure, shuffled
 from scldm.evaluation.records import PRIMARY_SPACE
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _umap(features: np.ndarray) -> np.ndarray | None:
     return np.asarray(adata.obsm["X_umap"], dtype=np.float64)
 
 
-def place(cells: PlottedCells, method: Embedding) -> Placement:
+def place(cells: DrawnCells, method: Embedding) -> Placement:
     """Place held-out real cells and those of every generator in one plane; at most 4,000 cells in all."""
     names = cells.real_and_generated
     chosen = {name: shuffled(len(cells.sides[name].cells), MAX_CELLS // len(names)) for name in names}
@@ -95,13 +95,11 @@ def place(cells: PlottedCells, method: Embedding) -> Placement:
     return Placement(chosen, *joint_positions(features, method))
 
 
-def draw_embedding(cells: PlottedCells, placement: Placement, overlay: bool = True) -> Figure:
+def draw_embedding(cells: DrawnCells, placement: Placement, overlay: bool = True) -> Figure:
     """Draw real cells and the cells of every generator, coloured by label, with the real ones in grey behind.
 
     The placement is from `place`; `overlay` adds a panel with the cells of the first generator among the real ones.
     """
-    from matplotlib.figure import Figure
-
     names = list(placement.positions)
     colours = label_colours(cells)
     n_panels = len(names) + 1
@@ -110,8 +108,7 @@ def draw_embedding(cells: PlottedCells, placement: Placement, overlay: bool = Tr
     width = 11.6 / n_columns
     n_legend_rows = -(-len(colours) // 4) + 1 if colours and overlay else 0
     size = float(np.clip(9000 / sum(map(len, placement.positions.values())), 3.0, 20))
-    with drawing_style():
-        figure = Figure(figsize=(11.6, n_rows * (width + 0.25) + 0.18 * n_legend_rows), layout="constrained")
+    with new_figure(11.6, n_rows * (width + 0.25) + 0.18 * n_legend_rows) as figure:
         panels = np.ravel(figure.subplots(n_rows, n_columns, sharex=True, sharey=True))
         for ax, name in zip(panels, names, strict=False):
             draw_cells(ax, cells, name, placement, colours, size)
@@ -133,7 +130,7 @@ def draw_embedding(cells: PlottedCells, placement: Placement, overlay: bool = Tr
     return figure
 
 
-def _draw_overlay(ax: Axes, cells: PlottedCells, positions: Mapping[str, np.ndarray], size: float) -> None:
+def _draw_overlay(ax: Axes, cells: DrawnCells, positions: Mapping[str, np.ndarray], size: float) -> None:
     """Draw real cells and those of the first generator over each other, in random order."""
     names = cells.real_and_generated[:2]
     both = np.concatenate([positions[name] for name in names])

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from scldm.evaluation.cells import Cells
+from scldm.evaluation.drawn import DrawnCells, plain
 from scldm.evaluation.metrics.markers import detected_genes, fold_changes
-from scldm.evaluation.plots.cells import PlottedCells, plain
 from scldm.evaluation.plots.style import drawing_style
 
 if TYPE_CHECKING:
@@ -73,11 +73,12 @@ def choose_markers(
     return chosen
 
 
-def draw_markers(cells: PlottedCells, fitting: Cells) -> Figure | None:
+def draw_markers(cells: DrawnCells) -> Figure | None:
     """Draw the markers of every label, real beside generated, on the same scales; who has no labels is left out.
 
-    The markers are chosen from `fitting`, real cells that are not compared. None when there are fewer than two labels.
+    The markers are chosen from the fitting cells, which are not compared. None when there are fewer than two labels.
     """
+    fitting = cells.fitted.fitting.cells
     if cells.label is None or cells.label not in fitting.labels:
         return None
     labels = cells.frequent_labels(MAX_LABELS)
