@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scldm.evaluation import EvaluationReport, Record
-from scldm.evaluation.table import number
+from scldm.evaluation import EvaluationReport
+from scldm.evaluation.table import cell
 
 __all__ = ["markdown_table", "metric_table"]
 
@@ -13,7 +13,7 @@ __all__ = ["markdown_table", "metric_table"]
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay rows of text out as a table; a bar inside a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines) + "\n"
 
 
 def metric_table(reports: Mapping[str, EvaluationReport], systems: Sequence[str]) -> str:
@@ -35,14 +35,6 @@ def metric_table(reports: Mapping[str, EvaluationReport], systems: Sequence[str]
     rows = []
     for name, report in reports.items():
         for row in report.rows:
-            values = [_value_with_interval(row.values.get(system)) for system in systems]
+            values = [cell(row.values.get(system)) for system in systems]
             rows.append([*([name] if several else []), row.label, row.info.direction, *values])
     return markdown_table(header, rows)
-
-
-def _value_with_interval(record: Record | None) -> str:
-    """Write a value and its interval, such as ``7.36 [7.12, 7.60]``; a dash where there is none."""
-    if record is None:
-        return "-"
-    bounds = "" if record.interval is None else " [{}, {}]".format(*map(number, record.interval))
-    return number(record.value) + bounds

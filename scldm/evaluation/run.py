@@ -110,8 +110,9 @@ def evaluate(
         cells, a generator or a baseline has a reserved name or that of another one, or a number is out of range.
     """
     _check(seed, max_cells, n_splits, n_resamples, profile, model)
-    named = _named(generated)
-    given = _named_baselines(baselines or {}, named)
+    named = dict(generated) if isinstance(generated, Mapping) else {"generated": generated}
+    given = dict(baselines or {})
+    _check_names(named, given)
     conditions = tuple(dict.fromkeys(conditions))
     halves = profile == "standard"
     cells = prepare(
@@ -192,31 +193,18 @@ def _meanings(systems: Iterable[str], generators: Sequence[str]) -> dict[str, st
     return {name: meanings.get(name, f"baseline: the cells of the generator '{name}'") for name in systems}
 
 
-def _named(generated: AnnData | Mapping[str, AnnData]) -> dict[str, AnnData]:
-    """Give every generator's cells a name, and refuse names that stand for something else."""
-    if not isinstance(generated, Mapping):
-        return {"generated": generated}
-    if not generated:
+def _check_names(generators: Mapping[str, AnnData], baselines: Mapping[str, AnnData]) -> None:
+    """Refuse names that are no text, or that stand for something else in the report."""
+    if not generators:
         raise UserError("There are no generated cells: at least one generator is needed")
-    _check_names(generated, "generator")
-    return dict(generated)
-
-
-def _named_baselines(baselines: Mapping[str, AnnData], generated: Mapping[str, AnnData]) -> dict[str, AnnData]:
-    """Refuse names of baselines that stand for something else."""
-    _check_names(baselines, "baseline")
-    if both := [name for name in baselines if name in generated]:
+    for kind, names in (("generator", generators), ("baseline", baselines)):
+        for name in names:
+            if not isinstance(name, str) or not name.strip() or "[" in name:
+                raise UserError(f"A {kind} cannot be called {name!r}; a name is text without '['")
+            if name in RESERVED_NAMES:
+                raise UserError(f"A {kind} cannot be called '{name}', which stands for something else in the report")
+    if both := [name for name in baselines if name in generators]:
         raise UserError(f"A baseline cannot be called '{both[0]}', which is the name of a generator")
-    return dict(baselines)
-
-
-def _check_names(named: Mapping[str, AnnData], kind: str) -> None:
-    """Refuse names that are no text or that stand for something else in the report."""
-    for name in named:
-        if not isinstance(name, str) or not name.strip() or "[" in name:
-            raise UserError(f"A {kind} cannot be called {name!r}; a name is text without '['")
-        if name in RESERVED_NAMES:
-            raise UserError(f"A {kind} cannot be called '{name}', which stands for something else in the report")
 
 
 def _check(seed: int, max_cells: int, n_splits: int | None, n_resamples: int, profile: str, model: Any) -> None:

@@ -52,7 +52,8 @@ def score(
     compute(((name, Comparison(fitted, held_out, side, release=side)) for name, side in systems.items()), True)
     released = {name: _released(side) for name, side in systems.items() if name != "ceiling"}
     for split in splits:
-        compute(_comparisons(fitted, split, released), False)
+        sides = ((name, side, released.get(name, side)) for name, side in split.systems.items())
+        compute(((name, Comparison(fitted, split.reference, *both, split.number)) for name, *both in sides), False)
     return tuple(_records(metrics, fitted, arguments, found, systems))
 
 
@@ -61,12 +62,6 @@ def _released(side: Side) -> Side:
     if len(side.cells) <= MAX_RELEASED:
         return side
     return side.take(stratified_choice(side.cells.labels, MAX_RELEASED, numpy_rng(0, "release")))
-
-
-def _comparisons(fitted: Fitted, split: Split, released: Mapping[str, Side]) -> Iterator[tuple[str, Comparison]]:
-    """Set every system of a split beside its reference."""
-    for name, system in split.systems.items():
-        yield name, Comparison(fitted, split.reference, system, released.get(name, system), split.number)
 
 
 def _arguments(metric: Metric, fitted: Fitted, conditions: Sequence[str]) -> list[str | None]:

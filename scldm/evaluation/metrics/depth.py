@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.bootstrap import Estimate, median_ratio
+from scldm.evaluation.bootstrap import Estimate, Rows, median_ratio
 from scldm.evaluation.compare import Comparison, Side
 from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS, frequent_labels
-from scldm.evaluation.metrics.arrays import Rows
 from scldm.evaluation.metrics.registry import Limit, fold, metric, more
 
 __all__ = ["kolmogorov_smirnov"]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.bootstrap import Estimate
+from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, X, Y
 from scldm.evaluation.compare import Comparison
-from scldm.evaluation.metrics.arrays import WeightsX, WeightsY, X, Y
 from scldm.evaluation.metrics.nearest import blocks
 from scldm.evaluation.metrics.registry import Limit, metric, times
 

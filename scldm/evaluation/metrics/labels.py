@@ -10,10 +10,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.bootstrap import Estimate, weighted_mean
+from scldm.evaluation.bootstrap import Estimate, Rows, weighted_mean
 from scldm.evaluation.compare import Comparison, Fitted, Side
 from scldm.evaluation.labels import COMBINATION, MIN_CELLS_PER_LABEL, LabelFidelity, known_labels
-from scldm.evaluation.metrics.arrays import Rows
 from scldm.evaluation.metrics.registry import Limit, less, metric, more
 from scldm.evaluation.records import Value
 

@@ -6,10 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt64
 from scipy.sparse import csr_matrix, vstack
 
-from scldm.evaluation.bootstrap import Estimate, median_ratio, weighted_mean, weighted_quantiles
+from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, median_ratio, weighted_mean, weighted_quantiles
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Comparison, Side
-from scldm.evaluation.metrics.arrays import WeightsX, WeightsY
 from scldm.evaluation.metrics.nearest import nearest
 from scldm.evaluation.metrics.registry import Limit, Loss, lost, metric, more, ratio
 from scldm.evaluation.metrics.two_sample import auroc

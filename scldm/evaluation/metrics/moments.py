@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.metrics.arrays import Rows
+from scldm.evaluation.bootstrap import Rows
 
 __all__ = ["GeneMoments", "binned_medians", "dispersion_trend_error", "weighted_sums", "zero_curve_error"]
 
