@@ -99,22 +99,11 @@ class Cells:
 
 
 def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequence[str], *, optional: bool) -> Cells:
-    """Read and check the raw counts of one file, and the columns of ``obs`` that are labels.
+    """Read and check the raw counts of one file, and the columns of ``obs`` that are labels; see `evaluate`.
 
-    Parameters
-    ----------
-    adata, layer, conditions
-        As in `evaluate`.
-    name
-        What to call the file in an error, such as ``"the generated cells"``.
-    optional
-        Whether a layer or a column that the file lacks is left out instead of refused, and a column may hold too many
-        labels: real cells say what is a label.
-
-    Raises
-    ------
-    UserError
-        If the counts are not raw counts, genes are named twice, or a column is missing or not a label.
+    The name, such as ``"the generated cells"``, is for errors: counts that are not raw counts, genes that are named
+    twice, a column that is missing or not a label. If `optional`, a layer or a column that the file lacks is left out
+    instead, and a column may hold too many labels: real cells say what is a label.
     """
     if optional and layer is not None and layer not in adata.layers and (layer != "raw" or adata.raw is None):
         layer = None

@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.draws import split, stratified_choice
-from scldm.evaluation.labels import LabelClassifier
 from scldm.evaluation.spaces import Space
 from scldm.evaluation.systems import CEILING
 from scldm.seeds import numpy_rng
@@ -70,20 +69,13 @@ class Side(_Keeper):
 class Fitted:
     """What was fitted on training cells, once, and is the same for every system.
 
-    Attributes
-    ----------
-    spaces
-        Where distances are measured, by name; the first is the primary one.
-    classifiers
-        One per judged condition with two labels or more; trained in the primary space.
-    fitting
-        The cells that all this was fitted on.
-    training
-        The training cells; None when none were given (`fitting` is then a third of the real cells).
+    Distances are measured in the spaces, of which the first is the primary one. The classifiers (pipelines of
+    scikit-learn) are trained there, one per judged condition with two labels or more. All this was fitted on `fitting`:
+    some of the training cells, or a third of the real cells when none were given (`training` is then None).
     """
 
     spaces: Mapping[str, Space]
-    classifiers: Mapping[str, LabelClassifier]
+    classifiers: Mapping[str, Any]
     fitting: Side
     training: Side | None
 

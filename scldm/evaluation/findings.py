@@ -100,7 +100,6 @@ def _trained_on_real(rows: Sequence[Row], system: str) -> list[Finding]:
 
 
 def _too_few(n_cells: int, system: str) -> Finding:
-    """Say that with so few cells finding nothing means nothing."""
     sentence = (
         f"Only {n_cells} cells are compared on either side: differences that matter cannot be seen with so few cells "
         f"(at least {MIN_COMPARED} are needed), so that nothing is said of what is as in real cells."
@@ -123,7 +122,6 @@ def _limited(rows: Sequence[Row], system: str) -> Iterator[tuple[Limit, Row, Rec
 
 
 def _beyond_limits(rows: Sequence[Row], system: str) -> list[Finding]:
-    """Hold every limit against a system."""
     found = []
     for limit, row, own, ceiling in _limited(rows, system):
         loss = limit.loss.of(own.value, ceiling.value)
@@ -241,6 +239,5 @@ def _praise(rows: Sequence[Row], system: str, systems: Systems, found: Sequence[
 
 
 def _listed(texts: Sequence[str]) -> str:
-    """Join texts, the first few of them."""
     more = len(texts) - MAX_NAMED
     return ", ".join(texts[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -17,18 +17,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def metric_table(reports: Mapping[str, EvaluationReport], systems: Sequence[str]) -> str:
-    """Lay the metrics of one or several reports out, one per row and one column per system.
+    """Lay the metrics of reports out in markdown: one per row, one column per system, with 95 % bootstrap intervals.
 
-    Parameters
-    ----------
-    reports
-        By the name of the data; the names are a column where there are several.
-    systems
-        Columns, in order; a report without one of them leaves it empty.
-
-    Returns
-    -------
-    A markdown table; values with their 95 % bootstrap intervals.
+    Reports come by the name of their data; the names are a column where there are several. A report without one of the
+    systems leaves it empty.
     """
     several = len(reports) > 1
     header = [*(["data"] if several else []), "metric", "best", *systems]

@@ -9,7 +9,7 @@ from scldm.evaluation.baselines import BASELINES, joint_labels
 from scldm.evaluation.bootstrap import draw_weights
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Fitted, Side
-from scldm.evaluation.labels import LabelClassifier
+from scldm.evaluation.labels import fit_classifier
 from scldm.evaluation.prepare import PreparedCells
 from scldm.evaluation.records import LATENT_SPACE, PRIMARY_SPACE
 from scldm.evaluation.spaces import FeatureSpace, LatentSpace, Space, VariableGeneSpace
@@ -87,7 +87,7 @@ def place(cells: Cells, spaces: Mapping[str, Space], purpose: str, seed: int, n_
 def fit(spaces: Mapping[str, Space], fitting: Side, training: Side | None, conditions: Sequence[str]) -> Fitted:
     """Train label classifiers on the cells that the spaces were fitted on; none for fewer than two labels."""
     features, labels = fitting.features[PRIMARY_SPACE], fitting.cells.labels
-    trained = {c: LabelClassifier.fit(features, labels[c].to_numpy(dtype=object)) for c in conditions}
+    trained = {c: fit_classifier(features, labels[c].to_numpy(dtype=object)) for c in conditions}
     return Fitted(spaces, {c: one for c, one in trained.items() if one is not None}, fitting, training)
 
 

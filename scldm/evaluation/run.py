@@ -198,7 +198,6 @@ def _notes(cells: PreparedCells, halves: bool) -> tuple[str, ...]:
 
 
 def _meanings(systems: Iterable[str], generators: Sequence[str]) -> dict[str, str]:
-    """Say what every system is."""
     meanings = MEANINGS | {name: f"the cells of the generator '{name}'" for name in generators}
     if "generated" in generators:
         meanings["generated"] = "the generated cells"

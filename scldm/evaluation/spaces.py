@@ -30,11 +30,9 @@ class Space(Protocol):
     @property
     def description(self) -> str:
         """What it is, in one line of the report."""
-        ...
 
     def transform(self, cells: Cells) -> Float[np.ndarray, "cells features"]:
         """Give the position of every cell."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +173,6 @@ class LatentSpace:
 
 
 def _encode(model: Any, cells: Cells) -> Float[np.ndarray, "cells features"]:
-    """Ask the model for the latent representation of cells."""
     obs = pd.DataFrame(index=[str(i) for i in range(len(cells))])
     adata = ad.AnnData(cells.counts.copy(), obs=obs, var=pd.DataFrame(index=cells.genes))
     latent = np.asarray(model.get_latent_representation(adata), dtype=np.float64)

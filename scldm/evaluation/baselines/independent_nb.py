@@ -22,14 +22,8 @@ class IndependentNegativeBinomial(Baseline):
     """Independent negative binomials: mean = depth x rate[label, gene], variance = mean + dispersion x mean^2.
 
     Knows what each labelled population looks like on average and how much each gene varies in it, and nothing about
-    genes that go together inside a population.
-
-    Attributes
-    ----------
-    rates
-        Expected share of a cell's UMI counts.
-    dispersions
-        Overdispersion (the reciprocal of the inverse dispersion); zero is Poisson.
+    genes that go together inside a population. A rate is the expected share of a cell's UMI counts; a dispersion (the
+    reciprocal of the inverse dispersion) of zero is Poisson.
     """
 
     description: ClassVar[str] = "every gene by itself: a negative binomial per combination of labels"

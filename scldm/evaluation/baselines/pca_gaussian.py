@@ -26,16 +26,8 @@ class PCAGaussian(Baseline):
     Knows the means and the linear correlations of every labelled population; what it misses is that counts vary more
     than Poisson, that expression is not linear, and that many genes are silent.
 
-    Attributes
-    ----------
-    centre
-        Mean of the training cells, log1p CP10K.
-    components
-        Orthonormal principal directions; at most 50, fewer where cells or genes are.
-    means
-        Mean score of every label.
-    factors
-        Matrix square root ``F`` of every label's covariance: ``F F^T``.
+    The centre is the mean of the training cells in log1p CP10K; the components are at most 50 orthonormal directions,
+    fewer where cells or genes are. Every label has a mean score and a covariance ``F F^T``, given by its factor ``F``.
     """
 
     description: ClassVar[str] = (

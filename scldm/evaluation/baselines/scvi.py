@@ -33,12 +33,7 @@ class SCVI(Baseline):
     """scVI (Lopez et al. 2018) with its own defaults; the joint label is its batch key.
 
     A new cell is ``z ~ N(0, I)``, decoded with the label and the library size of a training cell; counts are drawn from
-    the zero-inflated negative binomial.
-
-    Attributes
-    ----------
-    module
-        The trained network.
+    the zero-inflated negative binomial. The module is the trained network.
     """
 
     description: ClassVar[str] = "scVI, prior samples; the combination of labels is its batch"

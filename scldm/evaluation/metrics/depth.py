@@ -73,7 +73,6 @@ def _depth_ks_within(c: Comparison, condition: str) -> Estimate | None:
 
 
 def _statistics(system: Side, reference: Side) -> Rows:
-    """Compute the statistic for the cells as they are, then for every resample."""
     return kolmogorov_smirnov(system.cells.library_size, reference.cells.library_size, system.rows, reference.rows)
 
 

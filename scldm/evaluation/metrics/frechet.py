@@ -73,7 +73,6 @@ def _moments(x: X, weights: WeightsX) -> tuple[np.ndarray, np.ndarray]:
 def _frechet(
     mean_x: np.ndarray, covariance_x: np.ndarray, mean_y: np.ndarray, covariance_y: np.ndarray
 ) -> Float[np.ndarray, " resamples"]:
-    """Compute squared Frechet distances of many pairs of Gaussians."""
     factor = _factor(covariance_x)
     # S_x = F F^T and F^T S_y F has the eigenvalues of S_x S_y; it is symmetric, where sqrtm drifts into complex numbers
     overlap = np.linalg.eigvalsh(factor.transpose(0, 2, 1) @ covariance_y @ factor)

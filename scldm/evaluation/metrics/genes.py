@@ -60,8 +60,8 @@ def _gene_mean_mae(c: Comparison) -> Estimate | None:
 def _gene_variance_correlation(c: Comparison) -> Estimate | None:
     system, reference = _both_moments(c)
     varying = (system.variances > 0) & (reference.variances > 0)
-    logs = [np.log10(np.where(varying, side.variances, 1.0)) for side in (system, reference)]
-    return Estimate.of(pearson_rows(*logs, among=varying))
+    own, expected = (np.log10(np.where(varying, side.variances, 1.0)) for side in (system, reference))
+    return Estimate.of(pearson_rows(own, expected, among=varying))
 
 
 @metric(

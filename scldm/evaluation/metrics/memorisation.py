@@ -128,11 +128,8 @@ def _membership_auroc(c: Comparison) -> Estimate | None:
 
 def _to_training(side: Side, training: Side) -> Float[np.ndarray, " cells"]:
     """Find the distance of every cell to its nearest training cell, once per side."""
-
-    def compute() -> np.ndarray:
-        return nearest(side.features[PRIMARY_SPACE], training.features[PRIMARY_SPACE]).distances[:, 0]
-
-    return side.once("distance to training", compute)
+    points, among = side.features[PRIMARY_SPACE], training.features[PRIMARY_SPACE]
+    return side.once("distance to training", lambda: nearest(points, among).distances[:, 0])
 
 
 def cell_hashes(counts: csr_matrix) -> UInt64[np.ndarray, " cells"]:

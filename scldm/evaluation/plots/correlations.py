@@ -24,12 +24,7 @@ Correlations = Float[np.ndarray, "genes genes"]
 def correlation_matrix(values: Float[np.ndarray, "cells genes"], within: np.ndarray | None = None) -> Correlations:
     """Compute Pearson's correlations over cells; zero for a gene that never varies.
 
-    Parameters
-    ----------
-    values
-        log1p CP10K of the chosen genes.
-    within
-        A label for every cell: what differs between labels is taken out first, by centring every label.
+    `within` has a label for every cell: what differs between labels is taken out first, by centring every label.
     """
     groups = None if within is None else np.unique(within.astype(str), return_inverse=True)[1]
     matrix = np.eye(values.shape[1])
@@ -55,10 +50,7 @@ def draw_correlations(cells: DrawnCells, genes: Int[np.ndarray, " chosen"]) -> t
 
     Columns are the held-out real cells, the other half of them (what chance alone changes), every generator and the
     first baseline. All maps have the order of genes that clusters the held-out cells, and one colour scale per row.
-
-    Returns
-    -------
-    The figure, and the names of the genes from top to bottom.
+    Gives the names of the genes from top to bottom, too.
     """
     names = [REFERENCE, *cells.systems.of_kind("ceiling"), *cells.systems.generators, *cells.systems.baselines[:1]]
     values = {name: cells.sides[name].cells.log1p_cp10k[:, genes].toarray().astype(np.float64) for name in names}

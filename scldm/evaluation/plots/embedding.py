@@ -40,32 +40,22 @@ def plane(features: Sequence[Float[np.ndarray, "_ features"]]) -> tuple[np.ndarr
 def joint_positions(
     features: Mapping[str, Float[np.ndarray, "_ features"]], method: Embedding
 ) -> tuple[dict[str, Float[np.ndarray, "_ 2"]], str]:
-    """Place the cells of several systems in one plane.
+    """Place the cells of several systems, given in a feature space, in one plane, and name its axes.
 
-    Parameters
-    ----------
-    features
-        Positions in a feature space, by system.
-    method
-        ``umap`` (through scanpy, 15 neighbours, seeded), or ``pca``: the first two principal components of all cells
-        together.
-
-    Returns
-    -------
-    Positions by system, and the name of the axes. It is ``PC`` when there are fewer than 50 cells, for which UMAP
-    means nothing, or when UMAP failed.
+    ``umap`` is through scanpy, with 15 neighbours, and seeded; ``pca`` takes the first two principal components of all
+    cells together. The axes are ``PC`` also when there are fewer than 50 cells, for which UMAP means nothing, or when
+    UMAP failed.
     """
     together = np.concatenate(list(features.values()))
     ends = np.cumsum([len(values) for values in features.values()])[:-1]
-    if method == "umap" and len(together) >= MIN_UMAP_CELLS:
-        flat = _umap(together)
-        if flat is not None:
-            return dict(zip(features, np.split(flat, ends), strict=True)), "UMAP"
-    centre, axes = plane(list(features.values()))
-    flat = (together - centre) @ axes.T
+    flat = _umap(together) if method == "umap" and len(together) >= MIN_UMAP_CELLS else None
+    axis_name = "PC" if flat is None else "UMAP"
+    if flat is None:
+        centre, axes = plane(list(features.values()))
+        flat = (together - centre) @ axes.T
     if flat.shape[1] < 2:
         flat = np.column_stack([flat, np.zeros(len(flat))])
-    return dict(zip(features, np.split(flat, ends), strict=True)), "PC"
+    return dict(zip(features, np.split(flat, ends), strict=True)), axis_name
 
 
 def _umap(features: np.ndarray) -> np.ndarray | None:

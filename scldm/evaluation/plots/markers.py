@@ -54,11 +54,7 @@ def choose_markers(
     """Choose marker genes of every label: the largest log fold changes against all other cells.
 
     The fold change is a difference of means of log1p CP10K; genes that less than a tenth of the label's cells express
-    are left out, and no gene is taken twice.
-
-    Returns
-    -------
-    (label, position of the gene), in the order of the labels.
+    are left out, and no gene is taken twice. Gives pairs of label and gene (by position), in the order of the labels.
     """
     present = [label for label in labels if 0 < int((own == label).sum()) < len(cells)]
     changes = fold_changes(cells.log1p_cp10k, own, present, np.zeros((0, len(cells))))
@@ -154,7 +150,6 @@ def _frame_groups(ax: Axes, owners: list[str], labels: list[str]) -> None:
 
 
 def _name_sizes(figure: Figure, ax: Axes) -> None:
-    """Say below the panels what the area of a dot means."""
     shares = (0.1, 0.25, 0.5, 1.0)
     marks = [
         ax.scatter([], [], s=_LARGEST_DOT * s, c="#bbbbbb", edgecolors="#00000055", linewidths=0.4) for s in shares
