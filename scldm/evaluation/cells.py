@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from scldm.data.counts import find_counts, read_counts
 from scldm.errors import UserError, nearest_names
 
-__all__ = ["Cells", "gene_means", "log1p_cp10k", "read_cells", "zero_fractions"]
+__all__ = ["Cells", "gene_means", "log1p_cp10k", "read_cells"]
 
 # A column of numbers with more values than this is a measurement, not a label; one of text or whole numbers, a name.
 _MAX_LABELS = 50
@@ -34,11 +34,6 @@ def log1p_cp10k(counts: csr_matrix) -> csr_matrix:
 def gene_means(matrix: csr_matrix) -> Float[np.ndarray, " genes"]:
     """Compute every gene's mean over cells, in the unit of the matrix."""
     return np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel() / matrix.shape[0]
-
-
-def zero_fractions(counts: csr_matrix) -> Float[np.ndarray, " genes"]:
-    """Compute for every gene the share of cells in which its count is zero."""
-    return 1.0 - np.bincount(counts.indices[counts.data != 0], minlength=counts.shape[1]) / counts.shape[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +90,8 @@ class Cells:
     @cached_property
     def zero_fractions(self) -> Float[np.ndarray, " genes"]:
         """Share of cells without a count, for every gene."""
-        return zero_fractions(self.counts)
+        n_positive = np.bincount(self.counts.indices[self.counts.data != 0], minlength=len(self.genes))
+        return 1.0 - n_positive / len(self)
 
 
 def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequence[str], *, optional: bool) -> Cells:

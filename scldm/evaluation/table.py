@@ -1,9 +1,9 @@
-"""The report as plain text for a terminal."""
+"""Reports as text: for a terminal, and as markdown tables to put beside others."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from scldm.evaluation.records import Record
 if TYPE_CHECKING:
     from scldm.evaluation.report import EvaluationReport
 
-__all__ = ["cell", "lay_out", "number"]
+__all__ = ["lay_out", "markdown_table", "metric_table", "number"]
 
 WIDTH = 110
 _BEST = {"lower": "lower", "higher": "higher", "closest to ceiling": "ceiling"}
@@ -32,7 +32,7 @@ def lay_out(report: EvaluationReport) -> str:
     header = ["metric", "best", *systems.names]
     lines = [header]
     for row in rows:
-        cells = [cell(row.values.get(name), name in systems.generators) for name in systems.names]
+        cells = [_cell(row.values.get(name), name in systems.generators) for name in systems.names]
         lines.append([row.label, _BEST[row.info.direction], *cells])
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
 
@@ -57,7 +57,7 @@ def number(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= 1.995 else f"{value:.4f}" if abs(value) < 0.0995 else f"{value:.3f}"
 
 
-def cell(record: Record | None, with_interval: bool = True) -> str:
+def _cell(record: Record | None, with_interval: bool = True) -> str:
     """Write a value, and its interval if there is one to show, such as ``7.36 [7.12, 7.60]``; a dash for no value."""
     if record is None:
         return number(None)
@@ -69,3 +69,25 @@ def cell(record: Record | None, with_interval: bool = True) -> str:
 
 def _wrap(sentence: str) -> str:
     return textwrap.fill(sentence, width=WIDTH, initial_indent="* ", subsequent_indent="  ")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay rows of text out as a table; a bar inside a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines) + "\n"
+
+
+def metric_table(reports: Mapping[str, EvaluationReport], systems: Sequence[str]) -> str:
+    """Lay the metrics of reports out in markdown: one per row, one column per system, with 95 % bootstrap intervals.
+
+    Reports come by the name of their data; the names are a column where there are several. A report without one of the
+    systems leaves it empty.
+    """
+    several = len(reports) > 1
+    header = [*(["data"] if several else []), "metric", "best", *systems]
+    rows = []
+    for name, report in reports.items():
+        for row in report.rows:
+            values = [_cell(row.values.get(system)) for system in systems]
+            rows.append([*([name] if several else []), row.label, row.info.direction, *values])
+    return markdown_table(header, rows)
