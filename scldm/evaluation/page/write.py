@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
@@ -21,19 +20,9 @@ from scldm.files import write_text
 if TYPE_CHECKING:
     from scldm.evaluation.report import EvaluationReport
 
-__all__ = ["Section", "environment", "write_page"]
+__all__ = ["environment", "write_page"]
 
 _LIBRARIES = ("scldm", "numpy", "scipy", "anndata", "scanpy", "scikit-learn", "POT", "matplotlib")
-
-
-@dataclass(frozen=True)
-class Section:
-    """One section of the page; the template lays the content out."""
-
-    anchor: str
-    title: str
-    template: str
-    content: Any
 
 
 def write_page(report: EvaluationReport, path: str | Path, embedding: Embedding = "umap") -> None:
@@ -73,21 +62,22 @@ def environment() -> Environment:
 def _context(report: EvaluationReport, embedding: Embedding) -> dict[str, Any]:
     """Collect what the templates are filled with, and draw the figures; no HTML."""
     systems, figures = report.systems, draw_figures(report, embedding)
-    sections = [
-        Section("findings", "Findings", "findings.html.j2", _findings(report)),
-        Section("metrics", "Metrics", "metrics.html.j2", metric_sections(report.rows)),
-        *(Section(anchor, FIGURES[anchor], "figures.html.j2", drawn) for anchor, drawn in figures.items()),
-        Section("labels", "Label by label", "labels.html.j2", label_tables(report.labels)),
-        Section("notes", "Notes and definitions", "notes.html.j2", _versions()),
-    ]
+    # by anchor: the title, the template, and what it lays out
+    sections: dict[str, tuple[str, str, Any]] = {
+        "findings": ("Findings", "findings.html.j2", _findings(report)),
+        "metrics": ("Metrics", "metrics.html.j2", metric_sections(report.rows)),
+        **{anchor: (FIGURES[anchor], "figures.html.j2", drawn) for anchor, drawn in figures.items()},
+        "labels": ("Label by label", "labels.html.j2", label_tables(report.labels)),
+        "notes": ("Notes and definitions", "notes.html.j2", _versions()),
+    }
     return {
-        "title": _title(report),
+        "page_title": _title(report),
         "report": report,
         "systems": systems,
         "kinds": {system.kind for system in systems},
         "scores": {name: count_ranks(report.rows, name, systems.baselines) for name in systems.generators},
         "described_in": {row.info.name: row for row in reversed(report.rows)},
-        "sections": [section for section in sections if section.content],
+        "sections": {anchor: section for anchor, section in sections.items() if section[-1]},
     }
 
 

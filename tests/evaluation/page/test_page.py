@@ -18,7 +18,7 @@ from jinja2 import UndefinedError
 from scldm.evaluation import EvaluationReport, Finding, LabelFidelity, MetricInfo, Record, Row, Systems, evaluate
 from scldm.evaluation.page.labels import label_tables
 from scldm.evaluation.page.metrics import NOTHING, count_ranks, metric_sections, number, strip_of
-from scldm.evaluation.page.write import Section, environment, write_page
+from scldm.evaluation.page.write import environment, write_page
 from scldm.evaluation.records import Value
 
 MINUS = "\N{MINUS SIGN}"
@@ -190,9 +190,8 @@ def test_label_differences_are_coloured_by_size_unless_chance_explains_them() ->
         fidelity("rare one", 5, None, Value(1.0)),
     )
     tables = label_tables(labels)
-    section = Section("labels", "Label by label", "labels.html.j2", tables)
     systems = systems_of("generated", generators=("generated",))
-    html = environment().get_template(section.template).render(section=section, systems=systems)
+    html = environment().get_template("labels.html.j2").render(content=tables, systems=systems)
     rows = {part.split('class="name">')[1].split("<")[0].strip(): part for part in html.split("<tr")[3:]}
     assert list(rows) == ["grave", "notable", "small", "chance", "missing", "rare one"]
     assert 'class="grave"' in rows["grave"]
