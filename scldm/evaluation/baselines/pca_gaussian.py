@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 
 from scldm.evaluation.baselines.base import Baseline
 from scldm.evaluation.cells import log1p_cp10k
+from scldm.evaluation.spaces import FeatureSpace
 
 __all__ = ["N_COMPONENTS", "PCAGaussian"]
 
@@ -72,13 +73,10 @@ class PCAGaussian(Baseline):
 
 def _principal_directions(values: csr_matrix, centre: np.ndarray) -> Float[np.ndarray, "components genes"]:
     """Fit principal components without making the matrix dense; none if the cells do not differ."""
-    from sklearn.decomposition import PCA
-
-    n_components = min(N_COMPONENTS, min(values.shape) - 1)
     variance = float(values.multiply(values).mean(axis=0).sum() - centre @ centre)
-    if n_components < 1 or variance <= 1e-12 * float(centre @ centre):
+    if min(values.shape) < 2 or variance <= 1e-12 * float(centre @ centre):
         return np.zeros((0, values.shape[1]))
-    return np.asarray(PCA(n_components, svd_solver="arpack", random_state=0).fit(values).components_)
+    return FeatureSpace.fit(values, N_COMPONENTS).components
 
 
 def _gaussians(

@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from scldm.evaluation.drawn import DrawnCells
-from scldm.evaluation.metrics.nearest import nearest
+from scldm.evaluation.metrics.memorisation import distance_to_training
 from scldm.evaluation.plots.style import draw_histogram, name_rows, new_figure
-from scldm.evaluation.records import PRIMARY_SPACE
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -32,9 +31,8 @@ def draw_memorisation(cells: DrawnCells) -> Figure | None:
     """
     if cells.fitted.training is None:
         return None
-    among = cells.fitted.training.features[PRIMARY_SPACE]
     distances = {
-        name: np.asarray(nearest(cells.sides[name].features[PRIMARY_SPACE], among).distances)[:, 0]
+        name: distance_to_training(cells.sides[name], cells.fitted.training)
         for name in (*cells.real_and_generated, *cells.systems.of_kind("memoriser"))
     }
     labels = _common_labels(cells)
