@@ -40,14 +40,8 @@ def gene_means(matrix: csr_matrix) -> Float[np.ndarray, " genes"]:
 class Cells:
     """Counts and labels of some cells; what is derived from them is computed once, when first asked for.
 
-    Attributes
-    ----------
-    counts
-        UMI counts, cells x genes.
-    genes
-        Name of every column.
-    labels
-        One column per judged condition that the file has, as text; missing labels are None.
+    Counts are UMI counts, cells x genes, and the genes their names. The labels have one column per judged condition
+    that the file has, as text; missing labels are None.
     """
 
     counts: csr_matrix

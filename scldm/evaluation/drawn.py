@@ -26,16 +26,8 @@ def plain(text: str) -> str:
 class DrawnCells:
     """The cells of the first split, for figures; not part of the saved numbers.
 
-    Attributes
-    ----------
-    sides
-        ``reference`` and every system by name, all with equally many cells.
-    systems
-        What is in `sides` besides the reference.
-    fitted
-        What was fitted on training cells.
-    label
-        The judged condition by which cells are coloured and grouped; None without any.
+    The sides are ``reference`` and those of all systems by name, with equally many cells. By the label, a judged
+    condition, cells are coloured and grouped; it is None without any.
     """
 
     sides: Mapping[str, Side]
