@@ -26,10 +26,10 @@ from scldm import ScLDM
 from scldm.data import open_source
 from scldm.evaluation.cells import Cells, read_cells
 from scldm.evaluation.draws import split, stratified_choice
-from scldm.evaluation.markdown import markdown_table
 from scldm.evaluation.metrics.frechet import frechet_distance
 from scldm.evaluation.metrics.transport import wasserstein2
 from scldm.evaluation.spaces import FeatureSpace
+from scldm.evaluation.table import markdown_table
 from scldm.prior.few_step.fit import fit_to_prior
 from scldm.prior.latents import LatentStore
 from scldm.tasks.representation import encoded_blocks

@@ -26,7 +26,7 @@ from scldm.benchmark import benchmark, complete_config
 from scldm.config import RunConfig, load_config
 from scldm.evaluation import EvaluationReport
 from scldm.evaluation.baselines.scvi import is_installed
-from scldm.evaluation.markdown import markdown_table, metric_table
+from scldm.evaluation.table import markdown_table, metric_table
 
 SYSTEMS = ("ceiling", "scldm", "autoencoder", "memoriser", "independent_nb", "pca_gaussian", "scvi")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scldm.evaluation.markdown import markdown_table
+from scldm.evaluation.table import markdown_table
 from speed_of.bench import Bench
 from speed_of.job import OURS, SCVI, SYSTEMS
 from speed_of.machine import BUSY, is_busy

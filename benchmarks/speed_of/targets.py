@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scldm.evaluation.markdown import markdown_table
+from scldm.evaluation.table import markdown_table
 from speed_of.bench import Bench
 from speed_of.cells import OWN_GENES
 from speed_of.job import PRIORS, SCVI, Job

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from scldm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from scldm.evaluation.bootstrap import Estimate
     from scldm.evaluation.findings import Finding
     from scldm.evaluation.labels import LabelFidelity
     from scldm.evaluation.metrics import METRICS, Limit, Metric, metric
-    from scldm.evaluation.page import write_page
-    from scldm.evaluation.plots import draw_overview
+    from scldm.evaluation.page.write import write_page
+    from scldm.evaluation.plots.overview import draw_overview
     from scldm.evaluation.prepare import GeneOverlap
     from scldm.evaluation.records import MetricInfo, Record, Row
     from scldm.evaluation.report import EvaluationReport
@@ -43,8 +44,8 @@ _MODULES = {
     "findings": ["Finding"],
     "labels": ["LabelFidelity"],
     "metrics": ["METRICS", "Limit", "Metric", "metric"],
-    "page": ["write_page"],
-    "plots": ["draw_overview"],
+    "page.write": ["write_page"],
+    "plots.overview": ["draw_overview"],
     "prepare": ["GeneOverlap"],
     "records": ["MetricInfo", "Record", "Row"],
     "report": ["EvaluationReport"],
@@ -52,14 +53,6 @@ _MODULES = {
     "systems": ["System", "Systems"],
 }
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for, so that a module of this package loads only what it needs."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__, {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
+)

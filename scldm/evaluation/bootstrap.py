@@ -13,6 +13,14 @@ from scldm.evaluation.records import Value
 
 __all__ = ["N_RESAMPLES", "Estimate", "draw_weights", "median_ratio", "weighted_mean", "weighted_quantiles"]
 
+# Shapes that metrics share: points of two samples, their bootstrap weights, and a number for the cells as they are (row
+# 0) and for every resample.
+X = Float[np.ndarray, "n features"]
+Y = Float[np.ndarray, "m features"]
+WeightsX = Float[np.ndarray, "resamples n"]
+WeightsY = Float[np.ndarray, "resamples m"]
+Rows = Float[np.ndarray, " rows"]
+
 N_RESAMPLES = 200
 CONFIDENCE = 0.95
 
@@ -108,8 +116,8 @@ def weighted_quantiles(
 def median_ratio(
     system: Float[np.ndarray, " n"],
     reference: Float[np.ndarray, " m"],
-    system_weights: Float[np.ndarray, "resamples n"],
-    reference_weights: Float[np.ndarray, "resamples m"],
+    system_weights: WeightsX,
+    reference_weights: WeightsY,
 ) -> Estimate | None:
     """Divide the median of the system's cells by that of the reference; None when the latter is zero."""
     below = np.median(reference)

@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from scldm.data.counts import find_counts, read_counts
 from scldm.errors import UserError, nearest_names
 
-__all__ = ["Cells", "gene_means", "log1p_cp10k", "read_cells", "zero_fractions"]
+__all__ = ["Cells", "gene_means", "log1p_cp10k", "read_cells"]
 
 # A column of numbers with more values than this is a measurement, not a label; one of text or whole numbers, a name.
 _MAX_LABELS = 50
@@ -36,23 +36,12 @@ def gene_means(matrix: csr_matrix) -> Float[np.ndarray, " genes"]:
     return np.asarray(matrix.sum(axis=0, dtype=np.float64)).ravel() / matrix.shape[0]
 
 
-def zero_fractions(counts: csr_matrix) -> Float[np.ndarray, " genes"]:
-    """Compute for every gene the share of cells in which its count is zero."""
-    return 1.0 - np.bincount(counts.indices[counts.data != 0], minlength=counts.shape[1]) / counts.shape[0]
-
-
 @dataclass(frozen=True, eq=False)
 class Cells:
     """Counts and labels of some cells; what is derived from them is computed once, when first asked for.
 
-    Attributes
-    ----------
-    counts
-        UMI counts, cells x genes.
-    genes
-        Name of every column.
-    labels
-        One column per judged condition that the file has, as text; missing labels are None.
+    Counts are UMI counts, cells x genes, and the genes their names. The labels have one column per judged condition
+    that the file has, as text; missing labels are None.
     """
 
     counts: csr_matrix
@@ -95,26 +84,16 @@ class Cells:
     @cached_property
     def zero_fractions(self) -> Float[np.ndarray, " genes"]:
         """Share of cells without a count, for every gene."""
-        return zero_fractions(self.counts)
+        n_positive = np.bincount(self.counts.indices[self.counts.data != 0], minlength=len(self.genes))
+        return 1.0 - n_positive / len(self)
 
 
 def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequence[str], *, optional: bool) -> Cells:
-    """Read and check the raw counts of one file, and the columns of ``obs`` that are labels.
+    """Read and check the raw counts of one file, and the columns of ``obs`` that are labels; see `evaluate`.
 
-    Parameters
-    ----------
-    adata, layer, conditions
-        As in `evaluate`.
-    name
-        What to call the file in an error, such as ``"the generated cells"``.
-    optional
-        Whether a layer or a column that the file lacks is left out instead of refused, and a column may hold too many
-        labels: real cells say what is a label.
-
-    Raises
-    ------
-    UserError
-        If the counts are not raw counts, genes are named twice, or a column is missing or not a label.
+    The name, such as ``"the generated cells"``, is for errors: counts that are not raw counts, genes that are named
+    twice, a column that is missing or not a label. If `optional`, a layer or a column that the file lacks is left out
+    instead, and a column may hold too many labels: real cells say what is a label.
     """
     if optional and layer is not None and layer not in adata.layers and (layer != "raw" or adata.raw is None):
         layer = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.draws import split, stratified_choice
-from scldm.evaluation.labels import LabelClassifier
 from scldm.evaluation.spaces import Space
+from scldm.evaluation.systems import CEILING
 from scldm.seeds import numpy_rng
 
-__all__ = ["N_CORRELATED_GENES", "Comparison", "DrawnCells", "Fitted", "Side", "Split", "take_split"]
+__all__ = ["N_CORRELATED_GENES", "Comparison", "Fitted", "Side", "Split", "take_split", "take_splits"]
 
 # At a few hundred cells, correlations of rarer genes are mostly sampling noise: two halves of the same 1,160 real PBMCs
 # agree to .88 over the 200 most abundant genes and to .93 over these 50 (a baseline without correlations: .83 and .89).
@@ -69,20 +69,13 @@ class Side(_Keeper):
 class Fitted:
     """What was fitted on training cells, once, and is the same for every system.
 
-    Attributes
-    ----------
-    spaces
-        Where distances are measured, by name; the first is the primary one.
-    classifiers
-        One per judged condition with two labels or more; trained in the primary space.
-    fitting
-        The cells that all this was fitted on.
-    training
-        The training cells; None when none were given (`fitting` is then a third of the real cells).
+    Distances are measured in the spaces, of which the first is the primary one. The classifiers (pipelines of
+    scikit-learn) are trained there, one per judged condition with two labels or more. All this was fitted on `fitting`:
+    some of the training cells, or a third of the real cells when none were given (`training` is then None).
     """
 
     spaces: Mapping[str, Space]
-    classifiers: Mapping[str, LabelClassifier]
+    classifiers: Mapping[str, Any]
     fitting: Side
     training: Side | None
 
@@ -118,37 +111,30 @@ class Split:
     number: int = 0
 
 
+def take_splits(held_out: Side, systems: Mapping[str, Side], n_cells: int, n_splits: int, seed: int) -> Iterator[Split]:
+    """Divide the held-out cells, one time after the other; without a ceiling they stay whole, once."""
+    if CEILING in systems:
+        yield from (take_split(held_out, systems, n_cells, number, seed) for number in range(n_splits))
+    else:
+        sides = {name: _take(side, n_cells, seed, name) for name, side in systems.items()}
+        yield Split(_take(held_out, n_cells, seed, "reference"), sides)
+
+
 def take_split(held_out: Side, systems: Mapping[str, Side], n_cells: int, number: int, seed: int) -> Split:
     """Divide the held-out cells in halves, and take as many cells of every system, by label.
 
     The system ``ceiling`` stands for the other half of the held-out cells. Every number gives another division.
     """
-
-    def take(side: Side, purpose: str) -> Side:
-        if len(side.cells) == n_cells:
-            return side
-        return side.take(stratified_choice(side.cells.labels, n_cells, numpy_rng(seed, f"{purpose} {number}")))
-
-    parts = split(held_out.cells.labels, 2, numpy_rng(seed, f"split {number}"))
-    halves = [held_out.take(part) for part in parts]
-    sides = {name: take(halves[0] if name == "ceiling" else side, name) for name, side in systems.items()}
-    return Split(take(halves[1], "reference"), sides, number)
+    ceiling, reference = (
+        held_out.take(part) for part in split(held_out.cells.labels, 2, numpy_rng(seed, f"split {number}"))
+    )
+    halves = {**systems, CEILING: ceiling} if CEILING in systems else systems
+    sides = {name: _take(side, n_cells, seed, f"{name} {number}") for name, side in halves.items()}
+    return Split(_take(reference, n_cells, seed, f"reference {number}"), sides, number)
 
 
-@dataclass(frozen=True, eq=False)
-class DrawnCells:
-    """The cells of the first split, for figures; not part of the saved numbers.
-
-    Attributes
-    ----------
-    sides
-        ``reference`` and every system by name, all with equally many cells.
-    fitted
-        What was fitted on training cells.
-    label
-        The first judged condition, by which cells are coloured and grouped; None without any.
-    """
-
-    sides: Mapping[str, Side]
-    fitted: Fitted
-    label: str | None
+def _take(side: Side, n_cells: int, seed: int, purpose: str) -> Side:
+    """Draw as many cells of a side, by label."""
+    if len(side.cells) == n_cells:
+        return side
+    return side.take(stratified_choice(side.cells.labels, n_cells, numpy_rng(seed, purpose)))

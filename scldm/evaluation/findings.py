@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from scldm.evaluation.labels import COMBINATION, LabelFidelity
 from scldm.evaluation.metrics import METRICS, Limit
@@ -14,9 +14,11 @@ from scldm.evaluation.records import PRIMARY_SPACE, Record, Row
 from scldm.evaluation.systems import CEILING, Systems
 from scldm.evaluation.verdict import beyond_chance, in_own_space, is_behind
 
-__all__ = ["Finding", "Level", "find"]
+__all__ = ["LEVELS", "Finding", "Level", "find"]
 
 Level = Literal["problem", "warning", "good"]
+#: The order in which findings are read.
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 # Labels named in a sentence, at most.
 MAX_NAMED = 5
@@ -32,8 +34,6 @@ BEHIND_PROBLEM = 0.5
 MIN_COMPARED = 100
 # Of real held-out cells hardly one is equal to a training cell by chance, unless depth is very low.
 MAX_COPIED_REAL = 0.05
-
-_ORDER: dict[Level, int] = {"problem": 0, "warning": 1, "good": 2}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def find(
             own.append(_too_few(n_cells, system))
         else:
             own += _praise(rows, system, systems, own)
-        found += sorted(own, key=lambda finding: _ORDER[finding.level])
+        found += sorted(own, key=lambda finding: LEVELS.index(finding.level))
     return tuple(found)
 
 
@@ -100,7 +100,6 @@ def _trained_on_real(rows: Sequence[Row], system: str) -> list[Finding]:
 
 
 def _too_few(n_cells: int, system: str) -> Finding:
-    """Say that with so few cells finding nothing means nothing."""
     sentence = (
         f"Only {n_cells} cells are compared on either side: differences that matter cannot be seen with so few cells "
         f"(at least {MIN_COMPARED} are needed), so that nothing is said of what is as in real cells."
@@ -123,7 +122,6 @@ def _limited(rows: Sequence[Row], system: str) -> Iterator[tuple[Limit, Row, Rec
 
 
 def _beyond_limits(rows: Sequence[Row], system: str) -> list[Finding]:
-    """Hold every limit against a system."""
     found = []
     for limit, row, own, ceiling in _limited(rows, system):
         loss = limit.loss.of(own.value, ceiling.value)
@@ -241,6 +239,5 @@ def _praise(rows: Sequence[Row], system: str, systems: Systems, found: Sequence[
 
 
 def _listed(texts: Sequence[str]) -> str:
-    """Join texts, the first few of them."""
     more = len(texts) - MAX_NAMED
     return ", ".join(texts[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

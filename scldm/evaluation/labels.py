@@ -16,8 +16,8 @@ __all__ = [
     "COMBINATION",
     "MIN_CELLS_PER_LABEL",
     "MIN_SYSTEM_CELLS",
-    "LabelClassifier",
     "LabelFidelity",
+    "fit_classifier",
     "frequent_labels",
     "known_labels",
 ]
@@ -42,39 +42,25 @@ def frequent_labels(labels: np.ndarray, min_cells: int = MIN_CELLS_PER_LABEL) ->
     return [str(name) for name in names[counts >= min_cells]]
 
 
-@dataclass(frozen=True, eq=False)
-class LabelClassifier:
-    """Multinomial logistic regression on standardised features (L2 penalty, C = 1)."""
+def fit_classifier(features: Float[np.ndarray, "cells features"], labels: np.ndarray) -> Any:
+    """Train a multinomial logistic regression (L2 penalty, C = 1) on standardised features of real cells.
 
-    pipeline: Any
+    Cells without a label (None) are left out. Gives a pipeline of scikit-learn, or None when fewer than two labels are
+    left, for then there is nothing to tell apart.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    @classmethod
-    def fit(cls, features: Float[np.ndarray, "cells features"], labels: np.ndarray) -> LabelClassifier | None:
-        """Train on real cells; cells without a label (None) are left out.
-
-        Returns
-        -------
-        None when fewer than two labels are left, for then there is nothing to tell apart.
-        """
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-
-        known = known_labels(labels)
-        if len(set(labels[known])) < 2:
-            return None
+    known = known_labels(labels)
+    if len(set(labels[known])) < 2:
+        return None
+    with warnings.catch_warnings():
+        # a classifier that is not fully converged is the same for all systems
+        warnings.simplefilter("ignore", ConvergenceWarning)
         pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        with warnings.catch_warnings():
-            # a classifier that is not fully converged is the same for all systems
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return cls(pipeline.fit(features[known], labels[known].astype(str)))
-
-    def predict(self, features: Float[np.ndarray, "cells features"]) -> np.ndarray:
-        """Say what label every cell looks like."""
-        if not len(features):
-            return np.zeros(0, dtype=str)
-        return np.asarray(self.pipeline.predict(features))
+        return pipeline.fit(features[known], labels[known].astype(str))
 
 
 @dataclass(frozen=True)

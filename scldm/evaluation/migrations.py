@@ -19,10 +19,7 @@ FORMAT_VERSION = 3
 def to_present_format(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Turn what a report was saved as into what it would be saved as today.
 
-    Raises
-    ------
-    UserError
-        If it has format 1, which has no intervals, or one that this version does not know.
+    Raises ``UserError`` for format 1, which has no intervals, and for one that this version does not know.
     """
     version = values.get("format_version")
     if version == 1:

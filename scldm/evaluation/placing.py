@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from scldm.evaluation.baselines import BASELINES, joint_labels
 from scldm.evaluation.bootstrap import draw_weights
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.compare import Fitted, Side, Split, take_split
-from scldm.evaluation.draws import stratified_choice
-from scldm.evaluation.labels import LabelClassifier
-from scldm.evaluation.metrics import METRICS, Metric
-from scldm.evaluation.metrics.kernels import MMD2_PUBLISHED
+from scldm.evaluation.compare import Fitted, Side
+from scldm.evaluation.labels import fit_classifier
 from scldm.evaluation.prepare import PreparedCells
 from scldm.evaluation.records import LATENT_SPACE, PRIMARY_SPACE
 from scldm.evaluation.spaces import FeatureSpace, LatentSpace, Space, VariableGeneSpace
 from scldm.evaluation.systems import CEILING, MEMORISER
 from scldm.seeds import numpy_rng
 
-__all__ = ["MAX_PUBLISHED_CELLS", "PUBLISHED_NOTE", "Placed", "Profile", "fit", "fit_spaces", "place", "place_all"]
-
-Profile = Literal["standard", "published"]
+__all__ = ["fit", "fit_baselines", "fit_spaces", "place", "place_all"]
 
 MAX_BASELINE_CELLS = 5000
-# Averaging over splits takes out the luck of one division, which matters where cells are few, and is cheap there.
-MAX_SPLITS = 5
-MAX_CELLS_OF_ALL_SPLITS = 10_000
-MAX_PUBLISHED_CELLS = 5000
-PUBLISHED_NOTE = (
-    "Profile 'published', the recipe of published tables: 30 principal components of log1p CP10K, fitted on all real "
-    f"cells; at most {MAX_PUBLISHED_CELLS:,} of them, not divided in halves, are the reference. There is no ceiling: a "
-    "part of every distance comes from the limited number of cells, so compare with numbers at equal n only."
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """Everything that a profile compares: what to compute, and all cells, placed in the spaces."""
-
-    metrics: Sequence[Metric]
-    fitted: Fitted
-    held_out: Side
-    systems: Mapping[str, Side]
-    n_cells: int
-    n_splits: int
-    seed: int
-
-    def splits(self) -> Iterator[Split]:
-        """Divide the held-out cells, one time after the other; without a ceiling they stay whole, once."""
-        if CEILING in self.systems:
-            for number in range(self.n_splits):
-                yield take_split(self.held_out, self.systems, self.n_cells, number, self.seed)
-            return
-        sides = {
-            name: side.take(stratified_choice(side.cells.labels, self.n_cells, numpy_rng(self.seed, name)))
-            for name, side in {"reference": self.held_out, **self.systems}.items()
-        }
-        yield Split(sides.pop("reference"), sides)
 
 
 def place_all(
@@ -69,54 +27,41 @@ def place_all(
     conditions: Sequence[str],
     *,
     model: Any,
+    halves: bool,
     seed: int,
-    n_splits: int | None,
     n_resamples: int,
-) -> Placed:
-    """Place every system in spaces that are fitted on training cells, beside a ceiling; see `evaluate`."""
-    spaces = fit_spaces(cells.fitting, model, seed)
-    n_baseline = max(cells.n_cells, min(len(cells.held_out), MAX_BASELINE_CELLS))
-    everyone = _in_order(cells, generators, fit_baselines(cells.fitting, n_baseline, seed))
-    held_out = place(cells.held_out, spaces, "the held-out cells", seed, n_resamples)
-    systems = {CEILING: held_out, **{k: place(v, spaces, k, seed, n_resamples) for k, v in everyone.items()}}
+) -> tuple[Fitted, Side, dict[str, Side]]:
+    """Place the held-out cells and every system in spaces that are fitted on other real cells; see `evaluate`.
+
+    Without `halves` there is one space, fitted on all real cells, and no ceiling. Systems are in the order of the
+    report: ceiling, generators, fitted baselines, given baselines, memoriser.
+
+    Returns
+    -------
+    What was fitted, the held-out cells, and the systems by name.
+    """
+    if halves:
+        spaces = fit_spaces(cells.fitting, model, seed)
+        n_baseline = max(cells.n_cells, min(len(cells.held_out), MAX_BASELINE_CELLS))
+        baselines = fit_baselines(cells.fitting, n_baseline, seed)
+    else:
+        spaces = {PRIMARY_SPACE: FeatureSpace.fit(cells.held_out.log1p_cp10k, seed=seed)}
+        baselines = {} if cells.train is None else fit_baselines(cells.train, cells.n_cells, seed)
+    everyone = {name: cells.generated[name] for name in generators} | baselines | cells.generated
+    if cells.train is not None:
+        everyone[MEMORISER] = cells.train
+
+    held_out = place(cells.held_out, spaces, "the held-out cells" if halves else "the real cells", seed, n_resamples)
+    systems = {CEILING: held_out} if halves else {}
+    systems |= {name: place(own, spaces, name, seed, n_resamples) for name, own in everyone.items()}
     training = systems.get(MEMORISER)
-    if training is not None and cells.fitting_rows is not None:
+    if not halves:
+        fitting = held_out
+    elif training is not None and cells.fitting_rows is not None:
         fitting = training.take(cells.fitting_rows)
     else:
         fitting = place(cells.fitting, spaces, "the fitting cells", seed, n_resamples)
-    fitted = fit(spaces, fitting, training, conditions)
-    n_splits = default_splits(cells.n_cells) if n_splits is None else n_splits
-    return Placed(tuple(METRICS.values()), fitted, held_out, systems, cells.n_cells, n_splits, seed)
-
-
-def default_splits(n_cells: int) -> int:
-    """Choose how many splits to average over."""
-    return int(np.clip(MAX_CELLS_OF_ALL_SPLITS // n_cells, 1, MAX_SPLITS))
-
-
-def place_published(
-    cells: PreparedCells, generators: Sequence[str], conditions: Sequence[str], *, seed: int, n_resamples: int
-) -> Placed:
-    """Place every system in a space that is fitted on all real cells, without a ceiling."""
-    baselines = {} if cells.train is None else fit_baselines(cells.train, cells.n_cells, seed)
-    spaces = {PRIMARY_SPACE: FeatureSpace.fit(cells.held_out.log1p_cp10k, seed=seed)}
-    held_out = place(cells.held_out, spaces, "the real cells", seed, n_resamples)
-    everyone = _in_order(cells, generators, baselines)
-    systems = {name: place(own, spaces, name, seed, n_resamples) for name, own in everyone.items()}
-    metrics = (
-        METRICS["wasserstein2"],
-        MMD2_PUBLISHED,
-        METRICS["frechet_distance"],
-        METRICS["nearest_neighbour_accuracy"],
-    )
-    fitted = fit(spaces, held_out, systems.get(MEMORISER), conditions)
-    return Placed(metrics, fitted, held_out, systems, cells.n_cells, n_splits=1, seed=seed)
-
-
-def _in_order(cells: PreparedCells, generators: Sequence[str], fitted: dict[str, Cells]) -> dict[str, Cells]:
-    """Put the systems in the order of the report: generators, fitted baselines, given baselines, memoriser."""
-    systems = {name: cells.generated[name] for name in generators} | fitted | cells.generated
-    return systems if cells.train is None else {**systems, MEMORISER: cells.train}
+    return fit(spaces, fitting, training, conditions), held_out, systems
 
 
 def fit_spaces(fitting: Cells, model: Any, seed: int) -> dict[str, Space]:
@@ -142,7 +87,7 @@ def place(cells: Cells, spaces: Mapping[str, Space], purpose: str, seed: int, n_
 def fit(spaces: Mapping[str, Space], fitting: Side, training: Side | None, conditions: Sequence[str]) -> Fitted:
     """Train label classifiers on the cells that the spaces were fitted on; none for fewer than two labels."""
     features, labels = fitting.features[PRIMARY_SPACE], fitting.cells.labels
-    trained = {c: LabelClassifier.fit(features, labels[c].to_numpy(dtype=object)) for c in conditions}
+    trained = {c: fit_classifier(features, labels[c].to_numpy(dtype=object)) for c in conditions}
     return Fitted(spaces, {c: one for c, one in trained.items() if one is not None}, fitting, training)
 
 

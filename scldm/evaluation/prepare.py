@@ -14,7 +14,7 @@ from scldm.evaluation.cells import Cells, read_cells
 from scldm.evaluation.draws import split, stratified_choice
 from scldm.seeds import numpy_rng
 
-__all__ = ["MIN_CELLS", "MIN_CELLS_PER_GENE", "GeneOverlap", "PreparedCells", "choose_genes", "prepare"]
+__all__ = ["MIN_CELLS", "MIN_CELLS_PER_GENE", "GeneOverlap", "PreparedCells", "prepare"]
 
 MIN_CELLS = 10
 MIN_CELLS_PER_GENE = 3
@@ -90,11 +90,21 @@ def prepare(
     elif halves and train_cells is not None:
         rows = stratified_choice(train_cells.labels, MAX_FITTING_CELLS, numpy_rng(seed, "fitting"))
         fitting = train_cells.take(rows)
-    by_title = {titles[name]: cells for name, cells in judged.items()}
-    genes, overlap = choose_genes(real_cells, by_title, train_cells, fitting, MIN_CELLS_PER_GENE if halves else 1)
+    files = {titles[name]: cells for name, cells in judged.items()}
+    if train_cells is not None:
+        files["the training cells"] = train_cells
+    min_cells, source = MIN_CELLS_PER_GENE if halves else 1, "real" if rows is None else "training"
+    genes, n_shared = _choose_genes({"the real cells": real_cells, **files}, fitting, min_cells, source)
+    overlap = GeneOverlap(
+        n_real=len(real_cells.genes),
+        n_generated=min(len(cells.genes) for cells in judged.values()),
+        n_train=None if train_cells is None else len(train_cells.genes),
+        n_shared=n_shared,
+        n_judged=len(genes),
+    )
 
     n_possible = min(max_cells, min(len(held_out) // 2, len(fitting)) if halves else len(held_out))
-    n_cells, too_few = _n_compared(n_possible, by_title, train_cells)
+    n_cells, too_few = _n_compared(n_possible, files)
     notes = [*(_notes(judged, titles, fitting, train_cells) if halves else []), *too_few]
     if train_cells is not None:
         train_cells = train_cells.with_genes(genes)
@@ -114,24 +124,16 @@ def prepare(
     )
 
 
-def choose_genes(
-    real: Cells,
-    generated: Mapping[str, Cells],
-    train: Cells | None,
-    fitting: Cells,
-    min_cells: int = MIN_CELLS_PER_GENE,
-) -> tuple[pd.Index, GeneOverlap]:
+def _choose_genes(files: Mapping[str, Cells], fitting: Cells, min_cells: int, source: str) -> tuple[pd.Index, int]:
     """Choose the genes to judge: those in every file that at least `min_cells` of the fitting cells show.
 
-    The generated cells come by what their file is called. Raises ``UserError`` if less than half of the genes that the
-    fitting cells show are in every file.
+    The source says which file the fitting cells are from. Gives the number of genes that all files have, too. Raises
+    ``UserError`` if less than half of the genes that the fitting cells show are in every file.
     """
     seen = np.bincount(fitting.counts.indices[fitting.counts.data > 0], minlength=len(fitting.genes))
     candidates = fitting.genes[seen >= min_cells]
     if len(candidates) < 2:
         raise UserError(f"Fewer than two genes are seen in {min_cells} cells; there is nothing to compare")
-    source = "real" if train is None or fitting is real else "training"
-    files = {"the real cells": real, **generated, **({} if train is None else {"the training cells": train})}
     for name, cells in files.items():
         n_found = int(candidates.isin(cells.genes).sum())
         if 2 * n_found < len(candidates):
@@ -145,16 +147,12 @@ def choose_genes(
     judged = fitting.genes[in_all & (seen >= min_cells)]
     if 2 * len(judged) < len(candidates):
         raise UserError(f"Only {len(judged)} of {len(candidates)} genes are in all files; at least half are needed")
-    n_generated = min(len(cells.genes) for cells in generated.values())
-    n_train = None if train is None else len(train.genes)
-    return judged, GeneOverlap(len(real.genes), n_generated, n_train, int(in_all.sum()), len(judged))
+    return judged, int(in_all.sum())
 
 
-def _n_compared(n_possible: int, judged: Mapping[str, Cells], train: Cells | None) -> tuple[int, list[str]]:
+def _n_compared(n_possible: int, files: Mapping[str, Cells]) -> tuple[int, list[str]]:
     """Choose how many cells to compare, and say which file allows no more."""
-    sizes = {title: len(cells) for title, cells in judged.items()}
-    if train is not None:
-        sizes["the training cells"] = len(train)
+    sizes = {title: len(cells) for title, cells in files.items()}
     n_cells = min(n_possible, *sizes.values())
     if n_cells < MIN_CELLS:
         raise UserError(f"Only {n_cells} cells could be compared with as many others; at least {MIN_CELLS} are needed")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scldm.errors import UserError, nearest_names
-from scldm.evaluation.compare import DrawnCells
+from scldm.evaluation.drawn import DrawnCells
 from scldm.evaluation.findings import Finding
 from scldm.evaluation.labels import LabelFidelity
 from scldm.evaluation.migrations import FORMAT_VERSION, to_present_format
@@ -188,11 +188,7 @@ class EvaluationReport:
 
     def table(self) -> str:
         """Lay numbers, findings and notes out as plain text, one row per metric and one column per system."""
-        summary = (
-            f"{self.n_cells} cells on either side, {self.n_splits} split{'s' if self.n_splits > 1 else ''}, "
-            f"{self.genes.n_judged} genes, seed {self.seed}; in brackets: bootstrap interval (95 %)"
-        )
-        return lay_out(summary, self.rows, self.systems, self.findings, self.notes)
+        return lay_out(self)
 
 
 def _no_such_row(metric: str, rows: Iterable[Row], space: str | None, condition: str | None) -> str:

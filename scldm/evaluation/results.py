@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scldm.evaluation.page import write_page
-from scldm.evaluation.plots import draw_overview
+from scldm.evaluation.page.write import write_page
+from scldm.evaluation.plots.overview import draw_overview
 
 if TYPE_CHECKING:
     from scldm.evaluation.plots.embedding import Embedding

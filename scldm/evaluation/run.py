@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from anndata import AnnData
 
 from scldm.errors import UserError, nearest_names
 from scldm.evaluation.baselines import BASELINES
 from scldm.evaluation.bootstrap import N_RESAMPLES
-from scldm.evaluation.compare import DrawnCells
+from scldm.evaluation.compare import take_splits
+from scldm.evaluation.drawn import DrawnCells
 from scldm.evaluation.findings import find
-from scldm.evaluation.metrics import transport
+from scldm.evaluation.metrics import METRICS, transport
+from scldm.evaluation.metrics.kernels import MMD2_PUBLISHED
 from scldm.evaluation.metrics.labels import label_fidelity
-from scldm.evaluation.placing import MAX_PUBLISHED_CELLS, PUBLISHED_NOTE, Placed, Profile, place_all, place_published
+from scldm.evaluation.placing import place_all
 from scldm.evaluation.prepare import MIN_CELLS, PreparedCells, prepare
 from scldm.evaluation.records import rows_of
 from scldm.evaluation.report import EvaluationReport
@@ -23,6 +25,8 @@ from scldm.evaluation.scoring import score
 from scldm.evaluation.systems import CEILING, MEMORISER, REFERENCE, Systems
 
 __all__ = ["RESERVED_NAMES", "evaluate"]
+
+Profile = Literal["standard", "published"]
 
 MEANINGS = {
     CEILING: "held-out real cells, the half that is not the reference: the best that a generator can do",
@@ -32,6 +36,21 @@ MEANINGS = {
 #: What a judged generator or a given baseline cannot be called.
 RESERVED_NAMES = (*MEANINGS, REFERENCE, "real")
 MIN_RESAMPLES = 20
+# Averaging over splits takes out the luck of one division, which matters where cells are few, and is cheap there.
+MAX_SPLITS = 5
+MAX_CELLS_OF_ALL_SPLITS = 10_000
+MAX_PUBLISHED_CELLS = 5000
+PUBLISHED_NOTE = (
+    "Profile 'published', the recipe of published tables: 30 principal components of log1p CP10K, fitted on all real "
+    f"cells; at most {MAX_PUBLISHED_CELLS:,} of them, not divided in halves, are the reference. There is no ceiling: a "
+    "part of every distance comes from the limited number of cells, so compare with numbers at equal n only."
+)
+PUBLISHED_METRICS = (
+    METRICS["wasserstein2"],
+    MMD2_PUBLISHED,
+    METRICS["frechet_distance"],
+    METRICS["nearest_neighbour_accuracy"],
+)
 
 
 def evaluate(
@@ -110,8 +129,9 @@ def evaluate(
         cells, a generator or a baseline has a reserved name or that of another one, or a number is out of range.
     """
     _check(seed, max_cells, n_splits, n_resamples, profile, model)
-    named = _named(generated)
-    given = _named_baselines(baselines or {}, named)
+    named = dict(generated) if isinstance(generated, Mapping) else {"generated": generated}
+    given = dict(baselines or {})
+    _check_names(named, given)
     conditions = tuple(dict.fromkeys(conditions))
     halves = profile == "standard"
     cells = prepare(
@@ -124,32 +144,22 @@ def evaluate(
         seed=seed,
         max_cells=max_cells if halves else min(max_cells, MAX_PUBLISHED_CELLS),
     )
-    generators, options = tuple(named), {"seed": seed, "n_resamples": n_resamples}
-    if halves:
-        placed = place_all(cells, generators, conditions, model=model, n_splits=n_splits, **options)
-    else:
-        placed = place_published(cells, generators, conditions, **options)
-    return _judge(placed, cells, generators, conditions, profile, n_resamples)
-
-
-def _judge(
-    placed: Placed,
-    cells: PreparedCells,
-    generators: tuple[str, ...],
-    conditions: tuple[str, ...],
-    profile: str,
-    n_resamples: int,
-) -> EvaluationReport:
-    """Compute all numbers, and say what they mean."""
-    fitted, held_out, halves = placed.fitted, placed.held_out, profile == "standard"
-    splits = placed.splits()
+    generators = tuple(named)
+    fitted, held_out, sides = place_all(
+        cells, generators, conditions, model=model, halves=halves, seed=seed, n_resamples=n_resamples
+    )
+    if n_splits is None or not halves:
+        n_splits = default_splits(cells.n_cells) if halves else 1
+    splits = take_splits(held_out, sides, cells.n_cells, n_splits, seed)
     first = next(splits)
-    records = score(placed.metrics, fitted, chain([first], splits), held_out, placed.systems, conditions)
-    infos = {metric.info.name: metric.info for metric in placed.metrics}
+    computed = tuple(METRICS.values()) if halves else PUBLISHED_METRICS
+    records = score(computed, fitted, chain([first], splits), held_out, sides, conditions)
+    infos = {metric.info.name: metric.info for metric in computed}
     metrics = {record.metric: infos[record.metric] for record in records}
-    systems = Systems.of(_meanings(placed.systems, generators), generators)
-    judged = {name: placed.systems[name] for name in generators}
+    systems = Systems.of(_meanings(sides, generators), generators)
+    judged = {name: sides[name] for name in generators}
     labels = label_fidelity(fitted, held_out, judged, conditions) if halves else ()
+    drawn = {REFERENCE: first.reference, **first.systems}
     return EvaluationReport(
         records=records,
         metrics=metrics,
@@ -157,16 +167,21 @@ def _judge(
         labels=labels,
         findings=find(rows_of(records, metrics), labels, systems, n_cells=cells.n_cells) if halves else (),
         n_cells=cells.n_cells,
-        n_splits=placed.n_splits,
+        n_splits=n_splits,
         n_resamples=n_resamples,
         spaces={name: space.description for name, space in fitted.spaces.items()},
         genes=cells.genes,
         conditions=conditions,
-        seed=placed.seed,
+        seed=seed,
         profile=profile,
         notes=_notes(cells, halves),
-        drawn=DrawnCells({REFERENCE: first.reference, **first.systems}, fitted, next(iter(conditions), None)),
+        drawn=DrawnCells.of(drawn, systems, fitted, next(iter(conditions), None)),
     )
+
+
+def default_splits(n_cells: int) -> int:
+    """Choose how many splits to average over."""
+    return min(max(MAX_CELLS_OF_ALL_SPLITS // n_cells, 1), MAX_SPLITS)
 
 
 def _notes(cells: PreparedCells, halves: bool) -> tuple[str, ...]:
@@ -183,38 +198,24 @@ def _notes(cells: PreparedCells, halves: bool) -> tuple[str, ...]:
 
 
 def _meanings(systems: Iterable[str], generators: Sequence[str]) -> dict[str, str]:
-    """Say what every system is."""
     meanings = MEANINGS | {name: f"the cells of the generator '{name}'" for name in generators}
     if "generated" in generators:
         meanings["generated"] = "the generated cells"
     return {name: meanings.get(name, f"baseline: the cells of the generator '{name}'") for name in systems}
 
 
-def _named(generated: AnnData | Mapping[str, AnnData]) -> dict[str, AnnData]:
-    """Give every generator's cells a name, and refuse names that stand for something else."""
-    if not isinstance(generated, Mapping):
-        return {"generated": generated}
-    if not generated:
+def _check_names(generators: Mapping[str, AnnData], baselines: Mapping[str, AnnData]) -> None:
+    """Refuse names that are no text, or that stand for something else in the report."""
+    if not generators:
         raise UserError("There are no generated cells: at least one generator is needed")
-    _check_names(generated, "generator")
-    return dict(generated)
-
-
-def _named_baselines(baselines: Mapping[str, AnnData], generated: Mapping[str, AnnData]) -> dict[str, AnnData]:
-    """Refuse names of baselines that stand for something else."""
-    _check_names(baselines, "baseline")
-    if both := [name for name in baselines if name in generated]:
+    for kind, names in (("generator", generators), ("baseline", baselines)):
+        for name in names:
+            if not isinstance(name, str) or not name.strip() or "[" in name:
+                raise UserError(f"A {kind} cannot be called {name!r}; a name is text without '['")
+            if name in RESERVED_NAMES:
+                raise UserError(f"A {kind} cannot be called '{name}', which stands for something else in the report")
+    if both := [name for name in baselines if name in generators]:
         raise UserError(f"A baseline cannot be called '{both[0]}', which is the name of a generator")
-    return dict(baselines)
-
-
-def _check_names(named: Mapping[str, AnnData], kind: str) -> None:
-    """Refuse names that are no text or that stand for something else in the report."""
-    for name in named:
-        if not isinstance(name, str) or not name.strip() or "[" in name:
-            raise UserError(f"A {kind} cannot be called {name!r}; a name is text without '['")
-        if name in RESERVED_NAMES:
-            raise UserError(f"A {kind} cannot be called '{name}', which stands for something else in the report")
 
 
 def _check(seed: int, max_cells: int, n_splits: int | None, n_resamples: int, profile: str, model: Any) -> None:

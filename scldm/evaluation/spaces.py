@@ -30,11 +30,9 @@ class Space(Protocol):
     @property
     def description(self) -> str:
         """What it is, in one line of the report."""
-        ...
 
     def transform(self, cells: Cells) -> Float[np.ndarray, "cells features"]:
         """Give the position of every cell."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +46,8 @@ class FeatureSpace:
     components: Float[np.ndarray, "features genes"]
 
     @classmethod
-    def fit(cls, log1p_cp10k: csr_matrix, n_components: int = N_COMPONENTS, seed: int = 0) -> FeatureSpace:
-        """Fit the principal components (centred, not scaled) without making the matrix dense.
+    def fit(cls, log1p_cp10k: csr_matrix | np.ndarray, n_components: int = N_COMPONENTS, seed: int = 0) -> FeatureSpace:
+        """Fit the principal components (centred, not scaled) without making a sparse matrix dense.
 
         There are fewer components where there are not enough cells or genes; the seed is of the solver's start vector.
         """
@@ -92,17 +90,13 @@ class VariableGeneSpace:
 
         All genes that vary are taken when there are no more; the seed is of the solver's start vector.
         """
-        from sklearn.decomposition import PCA
-
         values = cells.log1p_cp10k
         genes = _variable_genes(values, n_genes)
         chosen = values[:, genes].toarray()
         mean, scale = chosen.mean(axis=0), chosen.std(axis=0)
         scale[scale == 0] = 1.0
         standardised = np.clip((chosen - mean) / scale, -MAX_STANDARDISED, MAX_STANDARDISED)
-        n_components = min(N_COMPONENTS, min(standardised.shape) - 1)
-        pca = PCA(n_components, svd_solver="arpack", random_state=seed).fit(standardised)
-        return cls(genes, mean, scale, FeatureSpace(pca.mean_, pca.components_))
+        return cls(genes, mean, scale, FeatureSpace.fit(standardised, seed=seed))
 
     @property
     def description(self) -> str:
@@ -179,7 +173,6 @@ class LatentSpace:
 
 
 def _encode(model: Any, cells: Cells) -> Float[np.ndarray, "cells features"]:
-    """Ask the model for the latent representation of cells."""
     obs = pd.DataFrame(index=[str(i) for i in range(len(cells))])
     adata = ad.AnnData(cells.counts.copy(), obs=obs, var=pd.DataFrame(index=cells.genes))
     latent = np.asarray(model.get_latent_representation(adata), dtype=np.float64)

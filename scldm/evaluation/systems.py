@@ -60,14 +60,9 @@ class Systems(tuple[System, ...]):
 
     @classmethod
     def of(cls, meanings: dict[str, str], generators: Sequence[str]) -> Systems:
-        """Sort the systems of a report.
+        """Sort the systems of a report, given what each is by name; the order among baselines is kept.
 
-        Parameters
-        ----------
-        meanings
-            What every system is, by name; the order among baselines is kept.
-        generators
-            Names of the judged generators; the first is the one that findings and figures are about.
+        Of the judged generators, the first is the one that findings and figures are about.
         """
         special = {CEILING, MEMORISER, *generators}
         by_kind: dict[Kind, list[str]] = {

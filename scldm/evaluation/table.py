@@ -1,29 +1,34 @@
-"""The report as plain text for a terminal."""
+"""Reports as text: for a terminal, and as markdown tables to put beside others."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from scldm.evaluation.findings import Finding
-from scldm.evaluation.records import Record, Row
-from scldm.evaluation.systems import Systems
+from scldm.evaluation.records import Record
 
-__all__ = ["lay_out", "number"]
+if TYPE_CHECKING:
+    from scldm.evaluation.report import EvaluationReport
+
+__all__ = ["lay_out", "markdown_table", "metric_table", "number"]
 
 WIDTH = 110
 _BEST = {"lower": "lower", "higher": "higher", "closest to ceiling": "ceiling"}
 _MARKS = {"problem": "PROBLEM", "warning": "warning", "good": "good"}
 
 
-def lay_out(
-    summary: str, rows: Sequence[Row], systems: Systems, findings: Sequence[Finding], notes: Sequence[str]
-) -> str:
-    """Lay a report out: one line per metric, by group, then findings and notes; see `EvaluationReport`.
+def lay_out(report: EvaluationReport) -> str:
+    """Lay a report out: a summary, one line per metric, by group, then findings and notes.
 
-    Intervals are shown of the judged generators only. The summary is the first line.
+    Intervals are shown of the judged generators only.
     """
+    rows, systems, findings = report.rows, report.systems, report.findings
+    summary = (
+        f"{report.n_cells} cells on either side, {report.n_splits} split{'s' if report.n_splits > 1 else ''}, "
+        f"{report.genes.n_judged} genes, seed {report.seed}; in brackets: bootstrap interval (95 %)"
+    )
     header = ["metric", "best", *systems.names]
     lines = [header]
     for row in rows:
@@ -39,9 +44,9 @@ def lay_out(
     for _, group in groupby(zip(rows, lines[1:], strict=True), key=lambda pair: pair[0].info.group):
         result += [*(render(line) for _, line in group), ""]
     result += [_wrap(f"{_MARKS[f.level]} ({f.system}): {f.sentence}") for f in findings]
-    if findings and notes:
+    if findings and report.notes:
         result.append("")
-    result += [_wrap(note) for note in notes]
+    result += [_wrap(note) for note in report.notes]
     return "\n".join(result).rstrip()
 
 
@@ -52,8 +57,8 @@ def number(value: float | None) -> str:
     return f"{value:.2f}" if abs(value) >= 1.995 else f"{value:.4f}" if abs(value) < 0.0995 else f"{value:.3f}"
 
 
-def _cell(record: Record | None, with_interval: bool) -> str:
-    """Write a value, and its interval if there is one to show."""
+def _cell(record: Record | None, with_interval: bool = True) -> str:
+    """Write a value, and its interval if there is one to show, such as ``7.36 [7.12, 7.60]``; a dash for no value."""
     if record is None:
         return number(None)
     if not with_interval or record.interval is None:
@@ -63,5 +68,26 @@ def _cell(record: Record | None, with_interval: bool) -> str:
 
 
 def _wrap(sentence: str) -> str:
-    """Break a sentence into lines of a list entry."""
     return textwrap.fill(sentence, width=WIDTH, initial_indent="* ", subsequent_indent="  ")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay rows of text out as a table; a bar inside a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines) + "\n"
+
+
+def metric_table(reports: Mapping[str, EvaluationReport], systems: Sequence[str]) -> str:
+    """Lay the metrics of reports out in markdown: one per row, one column per system, with 95 % bootstrap intervals.
+
+    Reports come by the name of their data; the names are a column where there are several. A report without one of the
+    systems leaves it empty.
+    """
+    several = len(reports) > 1
+    header = [*(["data"] if several else []), "metric", "best", *systems]
+    rows = []
+    for name, report in reports.items():
+        for row in report.rows:
+            values = [_cell(row.values.get(system)) for system in systems]
+            rows.append([*([name] if several else []), row.label, row.info.direction, *values])
+    return markdown_table(header, rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scldm.evaluation import METRICS, Estimate, EvaluationReport, Limit, metric, placing, run, write_page
+from scldm.evaluation import METRICS, Estimate, EvaluationReport, Limit, metric, run, write_page
 from scldm.evaluation import evaluate as evaluate_fully
 from scldm.evaluation.cells import log1p_cp10k
 from scldm.evaluation.compare import take_split
@@ -220,7 +220,7 @@ def test_given_baselines_are_compared_and_not_judged(real, generated, train, mak
 
 
 def test_the_number_of_splits_follows_the_number_of_cells():
-    assert [placing.default_splits(n) for n in (10, 2000, 2001, 5000, 5001, 50_000)] == [5, 5, 4, 2, 1, 1]
+    assert [run.default_splits(n) for n in (10, 2000, 2001, 5000, 5001, 50_000)] == [5, 5, 4, 2, 1, 1]
 
 
 def test_values_are_averages_over_splits(real, generated, train, registered):
@@ -272,7 +272,7 @@ def test_the_published_profile_follows_the_recipe(real, generated, train):
 
 
 def test_the_published_profile_takes_no_more_cells_than_published_tables(real, generated, monkeypatch):
-    assert placing.MAX_PUBLISHED_CELLS == 5000
+    assert run.MAX_PUBLISHED_CELLS == 5000
     monkeypatch.setattr(run, "MAX_PUBLISHED_CELLS", 30)
     assert evaluate(real, generated, profile="published", max_cells=100).n_cells == 30
     assert evaluate(real, generated, profile="published", max_cells=20).n_cells == 20

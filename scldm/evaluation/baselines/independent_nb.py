@@ -7,10 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import sparse
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.baselines.base import BLOCK_CELLS, Baseline, draw_donors
+from scldm.evaluation.baselines.base import Baseline
 
 __all__ = ["IndependentNegativeBinomial"]
 
@@ -18,29 +17,19 @@ __all__ = ["IndependentNegativeBinomial"]
 _MIN_CELLS_FOR_DISPERSION = 10
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class IndependentNegativeBinomial(Baseline):
     """Independent negative binomials: mean = depth x rate[label, gene], variance = mean + dispersion x mean^2.
 
     Knows what each labelled population looks like on average and how much each gene varies in it, and nothing about
-    genes that go together inside a population.
-
-    Attributes
-    ----------
-    rates
-        Expected share of a cell's UMI counts.
-    dispersions
-        Overdispersion (the reciprocal of the inverse dispersion); zero is Poisson.
-    labels, depths
-        Joint label code and library size (UMI counts) of the training cells, from which generated cells draw theirs.
+    genes that go together inside a population. A rate is the expected share of a cell's UMI counts; a dispersion (the
+    reciprocal of the inverse dispersion) of zero is Poisson.
     """
 
     description: ClassVar[str] = "every gene by itself: a negative binomial per combination of labels"
 
     rates: Float[np.ndarray, "labels genes"]
     dispersions: Float[np.ndarray, "labels genes"]
-    labels: Int[np.ndarray, " cells"]
-    depths: Float[np.ndarray, " cells"]
 
     @classmethod
     def fit(cls, counts: csr_matrix, labels: Int[np.ndarray, " cells"]) -> IndependentNegativeBinomial:
@@ -67,18 +56,11 @@ class IndependentNegativeBinomial(Baseline):
         dispersions[few] = _ratio(excess.sum(axis=0), scale.sum(axis=0))
         return cls(rates=rates, dispersions=dispersions, labels=labels, depths=depths)
 
-    def sample(self, n_cells: int, rng: np.random.Generator) -> tuple[csr_matrix, Int[np.ndarray, " cells"]]:
-        """Generate cells; see `Baseline.sample`."""
-        donors = draw_donors(len(self.labels), n_cells, rng)
-        blocks = []
-        for start in range(0, n_cells, BLOCK_CELLS):
-            donor = donors[start : start + BLOCK_CELLS]
-            mean = self.depths[donor, None] * self.rates[self.labels[donor]]
-            dispersion = self.dispersions[self.labels[donor]]
-            shape = 1.0 / np.where(dispersion > 0, dispersion, 1.0)
-            mean = np.where(dispersion > 0, rng.gamma(shape) * mean / shape, mean)
-            blocks.append(csr_matrix(rng.poisson(mean).astype(np.float32)))
-        return sparse.vstack(blocks, format="csr"), donors
+    def _counts(self, donors: Int[np.ndarray, " cells"], rng: np.random.Generator) -> np.ndarray:
+        mean = self.depths[donors, None] * self.rates[self.labels[donors]]
+        dispersion = self.dispersions[self.labels[donors]]
+        shape = 1.0 / np.where(dispersion > 0, dispersion, 1.0)
+        return rng.poisson(np.where(dispersion > 0, rng.gamma(shape) * mean / shape, mean))
 
 
 def _ratio(excess: np.ndarray, scale: np.ndarray) -> np.ndarray:

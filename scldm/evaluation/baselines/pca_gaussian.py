@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import sparse
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.baselines.base import BLOCK_CELLS, Baseline, draw_donors
+from scldm.evaluation.baselines.base import Baseline
 from scldm.evaluation.cells import log1p_cp10k
+from scldm.evaluation.spaces import FeatureSpace
 
 __all__ = ["N_COMPONENTS", "PCAGaussian"]
 
@@ -20,25 +20,15 @@ N_COMPONENTS = 50
 _CELLS_PER_COMPONENT = 2
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class PCAGaussian(Baseline):
     """Gaussian scores on principal components of log1p CP10K, as proportions; Poisson counts at a real depth.
 
     Knows the means and the linear correlations of every labelled population; what it misses is that counts vary more
     than Poisson, that expression is not linear, and that many genes are silent.
 
-    Attributes
-    ----------
-    centre
-        Mean of the training cells, log1p CP10K.
-    components
-        Orthonormal principal directions; at most 50, fewer where cells or genes are.
-    means
-        Mean score of every label.
-    factors
-        Matrix square root ``F`` of every label's covariance: ``F F^T``.
-    labels, depths
-        Joint label code and library size (UMI counts) of the training cells, from which generated cells draw theirs.
+    The centre is the mean of the training cells in log1p CP10K; the components are at most 50 orthonormal directions,
+    fewer where cells or genes are. Every label has a mean score and a covariance ``F F^T``, given by its factor ``F``.
     """
 
     description: ClassVar[str] = (
@@ -49,8 +39,6 @@ class PCAGaussian(Baseline):
     components: Float[np.ndarray, "components genes"]
     means: Float[np.ndarray, "labels components"]
     factors: Float[np.ndarray, "labels components components"]
-    labels: Int[np.ndarray, " cells"]
-    depths: Float[np.ndarray, " cells"]
 
     @classmethod
     def fit(cls, counts: csr_matrix, labels: Int[np.ndarray, " cells"]) -> PCAGaussian:
@@ -65,20 +53,14 @@ class PCAGaussian(Baseline):
         scores = np.asarray(values @ components.T) - centre @ components.T
         means, factors = _gaussians(scores, labels)
         depths = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-        return cls(centre, components, means, factors, labels, depths)
+        fitted = {"centre": centre, "components": components, "means": means, "factors": factors}
+        return cls(**fitted, labels=labels, depths=depths)
 
-    def sample(self, n_cells: int, rng: np.random.Generator) -> tuple[csr_matrix, Int[np.ndarray, " cells"]]:
-        """Generate cells; see `Baseline.sample`."""
-        donors = draw_donors(len(self.labels), n_cells, rng)
-        blocks = []
-        for start in range(0, n_cells, BLOCK_CELLS):
-            donor = donors[start : start + BLOCK_CELLS]
-            label = self.labels[donor]
-            noise = rng.standard_normal((len(donor), len(self.components)))
-            scores = self.means[label] + np.einsum("cij,cj->ci", self.factors[label], noise)
-            mean = self.depths[donor, None] * self._proportions(scores)
-            blocks.append(csr_matrix(rng.poisson(mean).astype(np.float32)))
-        return sparse.vstack(blocks, format="csr"), donors
+    def _counts(self, donors: Int[np.ndarray, " cells"], rng: np.random.Generator) -> np.ndarray:
+        labels = self.labels[donors]
+        noise = rng.standard_normal((len(donors), len(self.components)))
+        scores = self.means[labels] + np.einsum("cij,cj->ci", self.factors[labels], noise)
+        return rng.poisson(self.depths[donors, None] * self._proportions(scores))
 
     def _proportions(self, scores: Float[np.ndarray, "cells components"]) -> Float[np.ndarray, "cells genes"]:
         """Map scores back to shares of a cell's counts; what would be negative is zero."""
@@ -91,13 +73,10 @@ class PCAGaussian(Baseline):
 
 def _principal_directions(values: csr_matrix, centre: np.ndarray) -> Float[np.ndarray, "components genes"]:
     """Fit principal components without making the matrix dense; none if the cells do not differ."""
-    from sklearn.decomposition import PCA
-
-    n_components = min(N_COMPONENTS, min(values.shape) - 1)
     variance = float(values.multiply(values).mean(axis=0).sum() - centre @ centre)
-    if n_components < 1 or variance <= 1e-12 * float(centre @ centre):
+    if min(values.shape) < 2 or variance <= 1e-12 * float(centre @ centre):
         return np.zeros((0, values.shape[1]))
-    return np.asarray(PCA(n_components, svd_solver="arpack", random_state=0).fit(values).components_)
+    return FeatureSpace.fit(values, N_COMPONENTS).components
 
 
 def _gaussians(

@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from anndata import AnnData
-from jaxtyping import Float, Int
-from scipy import sparse
+from jaxtyping import Int
 from scipy.sparse import csr_matrix
 
 from scldm.errors import UserError
-from scldm.evaluation.baselines.base import BLOCK_CELLS, Baseline, draw_donors
+from scldm.evaluation.baselines.base import Baseline
 
 __all__ = ["SCVI", "is_installed"]
 
@@ -29,26 +28,17 @@ def is_installed() -> bool:
     return importlib.util.find_spec("scvi") is not None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SCVI(Baseline):
     """scVI (Lopez et al. 2018) with its own defaults; the joint label is its batch key.
 
     A new cell is ``z ~ N(0, I)``, decoded with the label and the library size of a training cell; counts are drawn from
-    the zero-inflated negative binomial.
-
-    Attributes
-    ----------
-    module
-        The trained network.
-    labels, depths
-        Joint label code and library size (UMI counts) of the training cells, from which generated cells draw theirs.
+    the zero-inflated negative binomial. The module is the trained network.
     """
 
     description: ClassVar[str] = "scVI, prior samples; the combination of labels is its batch"
 
     module: Any
-    labels: Int[np.ndarray, " cells"]
-    depths: Float[np.ndarray, " cells"]
 
     @classmethod
     def fit(
@@ -72,25 +62,22 @@ class SCVI(Baseline):
         # scVI numbers labels by their sorted names, which here are numbers as text
         known = {int(name): code for code, name in enumerate(cells.obs["label"].cat.categories)}
         codes = np.array([known.get(int(label), 0) for label in labels], dtype=np.int64)
-        return cls(model.module.eval().cpu(), codes, depths)
+        return cls(module=model.module.eval().cpu(), labels=codes, depths=depths)
 
-    def sample(self, n_cells: int, rng: np.random.Generator) -> tuple[csr_matrix, Int[np.ndarray, " cells"]]:
-        """Generate cells; see `Baseline.sample`."""
-        donors = draw_donors(len(self.labels), n_cells, rng)
-        blocks = []
+    def _generate(self, donors: Int[np.ndarray, " cells"], rng: np.random.Generator) -> csr_matrix:
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**62)))
-            for start in range(0, n_cells, BLOCK_CELLS):
-                donor = donors[start : start + BLOCK_CELLS]
-                depth = torch.as_tensor(np.maximum(self.depths[donor], 1e-8), dtype=torch.float32)
-                generated = self.module.generative(
-                    z=torch.randn(len(donor), self.module.n_latent),
-                    library=depth.log()[:, None],
-                    batch_index=torch.as_tensor(self.labels[donor])[:, None],
-                    y=torch.zeros(len(donor), 1, dtype=torch.int64),
-                )
-                blocks.append(csr_matrix(generated["px"].sample().numpy()))
-        return sparse.vstack(blocks, format="csr").astype(np.float32), donors
+            return super()._generate(donors, rng)
+
+    def _counts(self, donors: Int[np.ndarray, " cells"], rng: np.random.Generator) -> np.ndarray:
+        depth = torch.as_tensor(np.maximum(self.depths[donors], 1e-8), dtype=torch.float32)
+        generated = self.module.generative(
+            z=torch.randn(len(donors), self.module.n_latent),
+            library=depth.log()[:, None],
+            batch_index=torch.as_tensor(self.labels[donors])[:, None],
+            y=torch.zeros(len(donors), 1, dtype=torch.int64),
+        )
+        return generated["px"].sample().numpy()
 
 
 def _train(cells: AnnData, n_epochs: int, seed: int, work: str) -> Any:

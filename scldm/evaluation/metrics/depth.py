@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.bootstrap import Estimate, median_ratio
+from scldm.evaluation.bootstrap import Estimate, Rows, median_ratio
 from scldm.evaluation.compare import Comparison, Side
 from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS, frequent_labels
-from scldm.evaluation.metrics.arrays import Rows
 from scldm.evaluation.metrics.registry import Limit, fold, metric, more
 
 __all__ = ["kolmogorov_smirnov"]
@@ -74,7 +73,6 @@ def _depth_ks_within(c: Comparison, condition: str) -> Estimate | None:
 
 
 def _statistics(system: Side, reference: Side) -> Rows:
-    """Compute the statistic for the cells as they are, then for every resample."""
     return kolmogorov_smirnov(system.cells.library_size, reference.cells.library_size, system.rows, reference.rows)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.bootstrap import Estimate
+from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, X, Y
 from scldm.evaluation.compare import Comparison
-from scldm.evaluation.metrics.arrays import WeightsX, WeightsY, X, Y
 from scldm.evaluation.metrics.nearest import blocks
 from scldm.evaluation.metrics.registry import Limit, metric, times
 
@@ -74,7 +73,6 @@ def _moments(x: X, weights: WeightsX) -> tuple[np.ndarray, np.ndarray]:
 def _frechet(
     mean_x: np.ndarray, covariance_x: np.ndarray, mean_y: np.ndarray, covariance_y: np.ndarray
 ) -> Float[np.ndarray, " resamples"]:
-    """Compute squared Frechet distances of many pairs of Gaussians."""
     factor = _factor(covariance_x)
     # S_x = F F^T and F^T S_y F has the eigenvalues of S_x S_y; it is symmetric, where sqrtm drifts into complex numbers
     overlap = np.linalg.eigvalsh(factor.transpose(0, 2, 1) @ covariance_y @ factor)

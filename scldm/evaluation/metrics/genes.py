@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from scldm.evaluation.bootstrap import Estimate
 from scldm.evaluation.cells import gene_means
 from scldm.evaluation.compare import Comparison, Side
-from scldm.evaluation.metrics.arrays import Rows
 from scldm.evaluation.metrics.moments import GeneMoments, dispersion_trend_error, zero_curve_error
 from scldm.evaluation.metrics.pearson import pearson_rows
 from scldm.evaluation.metrics.registry import Limit, metric, more, times
@@ -30,7 +29,8 @@ N_DISPERSION_BINS = 10
     description="Pearson correlation over genes of mean log1p CP10K.",
 )
 def _gene_mean_correlation(c: Comparison) -> Estimate | None:
-    return _from_moments(c, "gene_mean_correlation")
+    system, reference = _both_moments(c)
+    return Estimate.of(pearson_rows(system.means, reference.means))
 
 
 @metric(
@@ -47,7 +47,8 @@ def _gene_mean_correlation(c: Comparison) -> Estimate | None:
     ),
 )
 def _gene_mean_mae(c: Comparison) -> Estimate | None:
-    return _from_moments(c, "gene_mean_mae")
+    system, reference = _both_moments(c)
+    return Estimate.of(np.abs(system.means - reference.means).mean(axis=1, dtype=np.float64))
 
 
 @metric(
@@ -57,7 +58,10 @@ def _gene_mean_mae(c: Comparison) -> Estimate | None:
     description="Pearson correlation of log10 variance of log1p CP10K, over genes that vary on both sides.",
 )
 def _gene_variance_correlation(c: Comparison) -> Estimate | None:
-    return _from_moments(c, "gene_variance_correlation")
+    system, reference = _both_moments(c)
+    varying = (system.variances > 0) & (reference.variances > 0)
+    own, expected = (np.log10(np.where(varying, side.variances, 1.0)) for side in (system, reference))
+    return Estimate.of(pearson_rows(own, expected, among=varying))
 
 
 @metric(
@@ -74,7 +78,8 @@ def _gene_variance_correlation(c: Comparison) -> Estimate | None:
     ),
 )
 def _zero_fraction_mae(c: Comparison) -> Estimate | None:
-    return _from_moments(c, "zero_fraction_mae")
+    system, reference = _both_moments(c)
+    return Estimate.of(np.abs(system.zero_fractions - reference.zero_fractions).mean(axis=1, dtype=np.float64))
 
 
 @metric(
@@ -91,7 +96,7 @@ def _zero_fraction_mae(c: Comparison) -> Estimate | None:
     ),
 )
 def _zero_fraction_curve(c: Comparison) -> Estimate | None:
-    return _from_moments(c, "zero_fraction_curve")
+    return Estimate.of(zero_curve_error(*_both_moments(c)))
 
 
 @metric(
@@ -109,7 +114,10 @@ def _zero_fraction_curve(c: Comparison) -> Estimate | None:
     ),
 )
 def _dispersion_trend(c: Comparison) -> Estimate | None:
-    return _from_moments(c, "dispersion_trend")
+    abundant = _abundant(c)
+    if abundant is None:
+        return None
+    return Estimate.of(dispersion_trend_error(*_both_moments(c), abundant, N_DISPERSION_BINS))
 
 
 @metric(
@@ -119,43 +127,35 @@ def _dispersion_trend(c: Comparison) -> Estimate | None:
     description="Pearson correlation of log10 dispersions over the genes of dispersion_trend.",
 )
 def _dispersion_correlation(c: Comparison) -> Estimate | None:
-    return _from_moments(c, "dispersion_correlation")
+    abundant = _abundant(c)
+    if abundant is None:
+        return None
+    return Estimate.of(pearson_rows(*(side.log_dispersions(abundant) for side in _both_moments(c))))
 
 
-def _from_moments(c: Comparison, name: str) -> Estimate | None:
-    """Look up one of the metrics that are computed together, once, from the moments of both sides."""
-    return Estimate.of(c.once("moments", lambda: _compare_moments(c))[name])
+def _mean_counts(c: Comparison) -> Float[np.ndarray, " genes"]:
+    """Compute the mean UMI count of every gene in the fitting cells, once."""
+    fitting = c.fitted.fitting
+    return fitting.once("mean counts", lambda: gene_means(fitting.cells.counts))
 
 
-def _compare_moments(c: Comparison) -> dict[str, Rows | None]:
-    """Compute the metrics that need nothing but the moments of both sides."""
-    expressed, n_abundant = _expressed_genes(c.fitted.fitting)
-    # moments are large (resamples x genes): of both sides, only those of the reference are needed again
-    reference = c.reference.once("moments", lambda: _moments(c.reference, expressed))
-    system = _moments(c.system, expressed)
-    varying = (system.variances > 0) & (reference.variances > 0)
-    spread, expected_spread = (np.log10(np.where(varying, side.variances, 1.0)) for side in (system, reference))
-    enough = n_abundant >= MIN_GENES_FOR_DISPERSION
-    abundant = np.arange(len(system.expressed) - n_abundant, len(system.expressed))
-    dispersions = [side.log_dispersions(abundant) for side in (system, reference)]
-    return {
-        "gene_mean_correlation": pearson_rows(system.means, reference.means),
-        "gene_mean_mae": np.abs(system.means - reference.means).mean(axis=1, dtype=np.float64),
-        "gene_variance_correlation": pearson_rows(spread, expected_spread, among=varying),
-        "zero_fraction_mae": np.abs(system.zero_fractions - reference.zero_fractions).mean(axis=1, dtype=np.float64),
-        "zero_fraction_curve": zero_curve_error(system, reference),
-        "dispersion_trend": dispersion_trend_error(system, reference, abundant, N_DISPERSION_BINS) if enough else None,
-        "dispersion_correlation": pearson_rows(*dispersions) if enough else None,
-    }
+def _both_moments(c: Comparison) -> tuple[GeneMoments, GeneMoments]:
+    """Compute the moments of the genes of the system and of the reference, once; least abundant expressed ones first.
+
+    They are large (resamples x genes): those of a system are kept for as long as it is compared, not with its cells.
+    """
+
+    def moments(side: Side) -> GeneMoments:
+        mean_counts = _mean_counts(c)
+        expressed = np.argsort(mean_counts, kind="stable")[np.count_nonzero(mean_counts < MIN_COUNTS_FOR_ZEROS) :]
+        return GeneMoments.compute(side.cells.counts, side.cells.log1p_cp10k, side.weights, expressed)
+
+    reference = c.reference.once("moments", lambda: moments(c.reference))
+    return c.once("moments", lambda: moments(c.system)), reference
 
 
-def _moments(side: Side, expressed: Int[np.ndarray, " expressed"]) -> GeneMoments:
-    """Compute the moments of a side's genes."""
-    return GeneMoments.compute(side.cells.counts, side.cells.log1p_cp10k, side.weights, expressed)
-
-
-def _expressed_genes(fitting: Side) -> tuple[Int[np.ndarray, " expressed"], int]:
-    """Find the expressed genes, least abundant in the fitting cells first, and how many suffice for a dispersion."""
-    mean_counts = gene_means(fitting.cells.counts)
-    expressed = np.argsort(mean_counts, kind="stable")[np.count_nonzero(mean_counts < MIN_COUNTS_FOR_ZEROS) :]
-    return expressed, int(np.count_nonzero(mean_counts >= MIN_COUNTS_FOR_DISPERSION))
+def _abundant(c: Comparison) -> Int[np.ndarray, " abundant"] | None:
+    """Find, among the expressed genes, those that are abundant enough for a dispersion; None if they are too few."""
+    least = (MIN_COUNTS_FOR_ZEROS, MIN_COUNTS_FOR_DISPERSION)
+    n_expressed, n_abundant = (np.count_nonzero(_mean_counts(c) >= count) for count in least)
+    return np.arange(n_expressed - n_abundant, n_expressed) if n_abundant >= MIN_GENES_FOR_DISPERSION else None

@@ -8,9 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from scldm.evaluation.bootstrap import Estimate
+from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, X, Y
 from scldm.evaluation.compare import Comparison
-from scldm.evaluation.metrics.arrays import WeightsX, WeightsY, X, Y
 from scldm.evaluation.metrics.nearest import blocks, squared_distances
 from scldm.evaluation.metrics.registry import Metric, metric
 from scldm.evaluation.records import MetricInfo

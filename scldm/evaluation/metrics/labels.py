@@ -12,8 +12,7 @@ from scipy.sparse import csr_matrix
 
 from scldm.evaluation.bootstrap import Estimate, weighted_mean
 from scldm.evaluation.compare import Comparison, Fitted, Side
-from scldm.evaluation.labels import COMBINATION, MIN_CELLS_PER_LABEL, LabelFidelity, known_labels
-from scldm.evaluation.metrics.arrays import Rows
+from scldm.evaluation.labels import COMBINATION, MIN_CELLS_PER_LABEL, LabelFidelity, frequent_labels, known_labels
 from scldm.evaluation.metrics.registry import Limit, less, metric, more
 from scldm.evaluation.records import Value
 
@@ -83,9 +82,7 @@ def recognised(
 ) -> tuple[Int[np.ndarray, " known"], Float[np.ndarray, " known"]] | None:
     """Find which cells of a side are recognised as what their labels say, in all given columns at once.
 
-    Returns
-    -------
-    Positions of the cells that have a label in every column, and for each of them 1 if all its labels are
+    Gives the positions of the cells that have a label in every column, and for each of them 1 if all its labels are
     recognised, else 0; None if a column is missing or has no classifier, or no cell has labels.
     """
     labels = side.cells.labels
@@ -117,12 +114,9 @@ def agreement(fitted: Fitted, real: Side, system: Side, conditions: Sequence[str
     """Estimate how many cells are recognised as what their labels say, had every label the share that it has in truth.
 
     Labels differ in how easily they are recognised, so a system with other shares of them would score higher or lower
-    for that alone.
-
-    Returns
-    -------
-    The mean over labels (with several columns: combinations of labels) that both sides have of the share recognised,
-    weighted by the number of held-out cells; 0 without such a label, None where `recognised` finds nothing.
+    for that alone. It is the mean over labels (with several columns: combinations of labels) that both sides have of
+    the share recognised, weighted by the number of held-out cells: 0 without such a label, None where `recognised`
+    finds nothing.
     """
     found = recognised(fitted, system, conditions)
     if found is None:
@@ -148,18 +142,20 @@ def worst_gap(fitted: Fitted, real: Side, system: Side, condition: str) -> Estim
 
     It is over labels with more than 20 held-out cells and at least 20 cells of the system; None without such a label.
     """
-    rates = []
-    for side, fewest in ((real, MIN_CELLS_PER_LABEL + 1), (system, MIN_CELLS_PER_LABEL)):
-        found = recognised(fitted, side, [condition])
-        if found is None:
+    found, labels = [], []
+    for side in (real, system):
+        if (one := recognised(fitted, side, [condition])) is None:
             return None
-        labels = side.cells.labels[condition].to_numpy(dtype=object)[found[0]]
-        rates.append(_rates(labels, found[1], side.weights[:, found[0]], fewest))
-    common = [label for label in rates[0] if label in rates[1]]
-    if not common:
+        found.append(one)
+        labels.append(combined_labels(side, [condition])[one[0]])
+    enough = set(frequent_labels(labels[0], MIN_CELLS_PER_LABEL + 1)) & set(frequent_labels(labels[1]))
+    if not enough:
         return None
-    gaps = np.max([np.abs(rates[0][label] - rates[1][label]) for label in common], axis=0)
-    return Estimate(float(gaps[0]), gaps[1:])
+    common, rates = pd.Index(sorted(enough)), []
+    for side, own, (known, correct) in zip((real, system), labels, found, strict=True):
+        n_cells = _per_label(own, common, np.ones(len(own)), side.weights[:, known])
+        rates.append(_per_label(own, common, correct, side.weights[:, known]) / np.maximum(n_cells, 1.0))
+    return Estimate.of(np.abs(rates[0] - rates[1]).max(axis=1))
 
 
 def label_fidelity(
@@ -227,17 +223,3 @@ def _median_ratio(depths: Float[np.ndarray, " cells"], real: Float[np.ndarray, "
     if not len(depths) or not len(real) or not np.median(real) > 0:
         return None
     return float(np.median(depths) / np.median(real))
-
-
-def _rates(
-    labels: np.ndarray, correct: Float[np.ndarray, " cells"], weights: Float[np.ndarray, "resamples cells"], fewest: int
-) -> dict[str, Rows]:
-    """Compute for every label with enough cells the share recognised: of the cells as they are, then per resample."""
-    rates = {}
-    for label, n_cells in Counter(labels).items():
-        if n_cells >= fewest:
-            cells = np.flatnonzero(labels == label)
-            estimate = weighted_mean(correct[cells], weights[:, cells])
-            assert estimate.replicates is not None
-            rates[label] = np.append(estimate.value, estimate.replicates)
-    return rates

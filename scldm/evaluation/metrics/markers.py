@@ -8,10 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.bootstrap import Estimate
+from scldm.evaluation.bootstrap import Estimate, Rows
 from scldm.evaluation.compare import Comparison
 from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS, frequent_labels, known_labels
-from scldm.evaluation.metrics.arrays import Rows
 from scldm.evaluation.metrics.moments import weighted_sums
 from scldm.evaluation.metrics.pearson import pearson_rows
 from scldm.evaluation.metrics.registry import Limit, lost, metric

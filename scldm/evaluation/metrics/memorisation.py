@@ -6,10 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt64
 from scipy.sparse import csr_matrix, vstack
 
-from scldm.evaluation.bootstrap import Estimate, median_ratio, weighted_mean, weighted_quantiles
+from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, median_ratio, weighted_mean, weighted_quantiles
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Comparison, Side
-from scldm.evaluation.metrics.arrays import WeightsX, WeightsY
 from scldm.evaluation.metrics.nearest import nearest
 from scldm.evaluation.metrics.registry import Limit, Loss, lost, metric, more, ratio
 from scldm.evaluation.metrics.two_sample import auroc
@@ -17,7 +16,7 @@ from scldm.evaluation.records import PRIMARY_SPACE
 from scldm.evaluation.spaces import FeatureSpace
 from scldm.seeds import numpy_rng
 
-__all__ = ["NEAR", "attack_scores", "cell_hashes", "copied", "near_shares"]
+__all__ = ["NEAR", "attack_scores", "cell_hashes", "copied", "distance_to_training", "near_shares"]
 
 # A cell is a near duplicate when only 1 % of real cells that no generator has seen lie as close to a training cell.
 NEAR = 0.01
@@ -49,7 +48,7 @@ NEAR = 0.01
 def _nearest_training_ratio(c: Comparison) -> Estimate | None:
     if c.fitted.training is None:
         return None
-    system, reference = (_to_training(side, c.fitted.training) for side in (c.system, c.reference))
+    system, reference = (distance_to_training(side, c.fitted.training) for side in (c.system, c.reference))
     return median_ratio(system, reference, c.system.weights, c.reference.weights)
 
 
@@ -91,7 +90,7 @@ def _exact_duplicates(c: Comparison) -> Estimate | None:
 def _near_duplicates(c: Comparison) -> Estimate | None:
     if c.fitted.training is None:
         return None
-    system, reference = (_to_training(side, c.fitted.training) for side in (c.system, c.reference))
+    system, reference = (distance_to_training(side, c.fitted.training) for side in (c.system, c.reference))
     return Estimate(*near_shares(system, reference, c.system.weights, c.reference.weights))
 
 
@@ -127,13 +126,10 @@ def _membership_auroc(c: Comparison) -> Estimate | None:
     return auroc(of_others, of_members, others.weights, members.weights)
 
 
-def _to_training(side: Side, training: Side) -> Float[np.ndarray, " cells"]:
+def distance_to_training(side: Side, training: Side) -> Float[np.ndarray, " cells"]:
     """Find the distance of every cell to its nearest training cell, once per side."""
-
-    def compute() -> np.ndarray:
-        return nearest(side.features[PRIMARY_SPACE], training.features[PRIMARY_SPACE]).distances[:, 0]
-
-    return side.once("distance to training", compute)
+    points, among = side.features[PRIMARY_SPACE], training.features[PRIMARY_SPACE]
+    return side.once("distance to training", lambda: nearest(points, among).distances[:, 0])
 
 
 def cell_hashes(counts: csr_matrix) -> UInt64[np.ndarray, " cells"]:

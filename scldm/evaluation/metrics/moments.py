@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.metrics.arrays import Rows
+from scldm.evaluation.bootstrap import Rows
 
 __all__ = ["GeneMoments", "binned_medians", "dispersion_trend_error", "weighted_sums", "zero_curve_error"]
 
@@ -28,20 +28,12 @@ ZERO_CURVE_EDGES = 10.0 ** np.arange(-1.5, 1.51, 0.25)
 class GeneMoments:
     """What is summed over cells for every gene; row 0 is for the cells as they are, the others for the resamples.
 
-    Attributes
-    ----------
-    means, variances
-        Of log1p CP10K; a gene that does not vary has variance 0.
-    zero_fractions
-        Share of cells without a count.
-    expressed
-        Positions of the genes that the other two are of.
-    mean_counts
-        UMI counts per cell.
-    dispersions
-        Variance beyond that of Poisson counts, given the depths of the cells, in units of the squared mean: 0 for a
-        Poisson distribution, phi for a negative binomial with variance mu + phi mu^2, whatever the depths. By the
-        method of moments, so it may come out negative; NaN for a gene without counts.
+    Means and variances are of log1p CP10K; a gene that does not vary has variance 0. Zero fractions are shares of cells
+    without a count. Mean UMI counts per cell and dispersions are of the genes at the positions `expressed` only.
+
+    A dispersion is the variance beyond that of Poisson counts, given the depths of the cells, in units of the squared
+    mean: 0 for a Poisson distribution, phi for a negative binomial with variance mu + phi mu^2, whatever the depths. It
+    is found by the method of moments, so it may come out negative; it is NaN for a gene without counts.
     """
 
     means: Float[np.ndarray, "rows genes"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from scldm.evaluation.metrics.arrays import X, Y
+from scldm.evaluation.bootstrap import X, Y
 
 __all__ = ["N_NEIGHBOURS", "Neighbourhoods", "Neighbours", "blocks", "nearest", "squared_distances"]
 

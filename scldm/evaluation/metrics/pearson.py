@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from scldm.evaluation.metrics.arrays import Rows
+from scldm.evaluation.bootstrap import Rows
 
 __all__ = ["pair_correlations", "pearson", "pearson_rows"]
 

@@ -6,10 +6,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import cdist
 
-from scldm.evaluation.bootstrap import Estimate, weighted_mean
+from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, X, Y, weighted_mean
 from scldm.evaluation.compare import Comparison, Side
 from scldm.evaluation.draws import stratified_choice
-from scldm.evaluation.metrics.arrays import WeightsX, WeightsY, X, Y
 from scldm.evaluation.metrics.nearest import blocks
 from scldm.evaluation.metrics.registry import Limit, metric, times
 

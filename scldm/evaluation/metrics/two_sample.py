@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from scldm.evaluation.bootstrap import Estimate, weighted_mean
+from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, X, Y, weighted_mean
 from scldm.evaluation.compare import Comparison
-from scldm.evaluation.metrics.arrays import WeightsX, WeightsY, X, Y
 from scldm.evaluation.metrics.nearest import N_NEIGHBOURS, Neighbourhoods, nearest
 from scldm.evaluation.metrics.registry import Limit, less, metric, more
 

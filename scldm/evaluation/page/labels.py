@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from scldm.evaluation.labels import LabelFidelity
 from scldm.evaluation.records import Value
 
-__all__ = ["MAX_ROWS", "Bar", "LabelTable", "label_tables"]
+__all__ = ["MAX_ROWS", "Bar", "bar_of", "label_tables"]
 
 # Combinations of several conditions can be very many; the most frequent are enough to see how it goes.
 MAX_ROWS = 60
@@ -31,26 +31,15 @@ class Bar:
     points: str
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """The labels of one condition, the most frequent first, each with a bar per generator; and how many are hidden."""
-
-    condition: str
-    rows: list[tuple[LabelFidelity, dict[str, Bar | None]]]
-    n_hidden: int
-
-
-def label_tables(labels: Sequence[LabelFidelity], generators: Sequence[str]) -> list[LabelTable]:
-    """Divide the labels of a report into one table per condition."""
-    tables = []
-    for condition in dict.fromkeys(row.condition for row in labels):
-        rows = sorted((row for row in labels if row.condition == condition), key=lambda row: (-row.n_real, row.label))
-        shown = [(row, {name: _bar(row, name) for name in generators}) for row in rows[:MAX_ROWS]]
-        tables.append(LabelTable(condition, shown, len(rows) - len(shown)))
-    return tables
+def label_tables(labels: Sequence[LabelFidelity]) -> dict[str, list[LabelFidelity]]:
+    """Sort the labels of a report by condition, the most frequent first."""
+    tables: dict[str, list[LabelFidelity]] = {}
+    for row in sorted(labels, key=lambda row: (-row.n_real, row.label)):
+        tables.setdefault(row.condition, []).append(row)
+    return {condition: tables[condition] for condition in dict.fromkeys(row.condition for row in labels)}
 
 
-def _bar(row: LabelFidelity, generator: str) -> Bar | None:
+def bar_of(row: LabelFidelity, generator: str) -> Bar | None:
     """Draw the difference from real cells, in grey if the intervals, as independent errors, explain it."""
     real, own = row.agreement.get("real"), row.agreement.get(generator)
     if real is None or own is None:
@@ -65,5 +54,4 @@ def _bar(row: LabelFidelity, generator: str) -> Bar | None:
 
 
 def _half_width(value: Value) -> float:
-    """Give half the width of an interval; zero where there is none."""
     return 0.0 if value.low is None or value.high is None else (value.high - value.low) / 2

@@ -1,16 +1,16 @@
-"""The table of metrics: one section per group and space, one column per system."""
+"""The table of metrics: how numbers are written, who has which rank, and all systems on one line."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scldm.evaluation.page.strip import Strip, strip_of
-from scldm.evaluation.records import GROUPS, Row
-from scldm.evaluation.systems import Systems
+from scldm.evaluation.records import GROUPS, Record, Row
+from scldm.evaluation.systems import System, Systems
 from scldm.evaluation.verdict import Rank, in_own_space, rank
 
-__all__ = ["RANKS", "MetricRow", "MetricSection", "count_ranks", "metric_sections"]
+__all__ = ["NOTHING", "RANKS", "Mark", "count_ranks", "metric_sections", "number", "strip_of"]
 
 #: A mark and words for every rank.
 RANKS: dict[Rank, tuple[str, str]] = {
@@ -18,26 +18,20 @@ RANKS: dict[Rank, tuple[str, str]] = {
     "between": ("◐", "between the ceiling and the best baseline"),
     "behind": ("○", "behind a baseline"),
 }
+NOTHING = "–"  # noqa: RUF001 (a dash, not a hyphen)
+# Of the line on which all systems are, in pixels.
+WIDTH, MARGIN = 160, 8
 
 
 @dataclass(frozen=True)
-class MetricRow:
-    """One metric: its values, the rank of every generator, and whether it is the first row that describes it."""
+class Mark:
+    """One system on the line: its value, and where this and the ends of its interval are, in pixels from the left."""
 
-    row: Row
-    ranks: Mapping[str, Rank | None]
-    strip: Strip | None
-    described: bool
-
-
-@dataclass(frozen=True)
-class MetricSection:
-    """The metrics of one group, and of one space; in a model's own space nobody's rank counts."""
-
-    heading: str
-    space: str | None
-    own_space: bool
-    rows: list[MetricRow]
+    system: System
+    value: float
+    x: float
+    left: float
+    right: float
 
 
 def count_ranks(rows: Iterable[Row], generator: str, baselines: Sequence[str]) -> dict[Rank, int]:
@@ -46,16 +40,37 @@ def count_ranks(rows: Iterable[Row], generator: str, baselines: Sequence[str]) -
     return {one: found.count(one) for one in RANKS}
 
 
-def metric_sections(rows: Iterable[Row], systems: Systems) -> list[MetricSection]:
-    """Divide the metrics into sections, in the order of the rows."""
-    sections: dict[tuple[str, str | None], MetricSection] = {}
-    described: set[str] = set()
+def metric_sections(rows: Iterable[Row]) -> dict[tuple[str, str | None], list[Row]]:
+    """Divide the metrics by the heading of their group and by space, in the order of the rows."""
+    sections: dict[tuple[str, str | None], list[Row]] = {}
     for row in rows:
-        key = (row.info.group, row.space)
-        if key not in sections:
-            sections[key] = MetricSection(GROUPS[row.info.group], row.space, in_own_space(row), [])
-        ranks = {name: rank(row, name, systems.baselines) for name in systems.generators}
-        strip = strip_of(row.values, systems)
-        sections[key].rows.append(MetricRow(row, ranks, strip, row.info.name not in described))
-        described.add(row.info.name)
-    return list(sections.values())
+        sections.setdefault((GROUPS[row.info.group], row.space), []).append(row)
+    return sections
+
+
+def strip_of(values: Mapping[str, Record], systems: Systems) -> list[Mark]:
+    """Place the values of all systems that have a finite one on one linear axis."""
+    known = [(system, values[system.name]) for system in systems if system.name in values]
+    known = [(system, record) for system, record in known if math.isfinite(record.value)]
+    ranges = [(record.value, *(record.interval or (record.value, record.value))) for _, record in known]
+    low, high = min(map(min, ranges), default=0.0), max(map(max, ranges), default=0.0)
+
+    def x(value: float) -> float:
+        return MARGIN + (WIDTH - 2 * MARGIN) * (value - low) / (high - low) if high > low else WIDTH / 2
+
+    return [Mark(system, record.value, *map(x, places)) for (system, record), places in zip(known, ranges, strict=True)]
+
+
+def number(value: float | None, like: float | None = None) -> str:
+    """Write a number with three significant digits, or with as many decimals as `like`, whose interval it may end.
+
+    None, and what is not finite, is a dash.
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    scale = abs(value if like is None or not math.isfinite(like) else like)
+    if scale == 0:
+        return "0" if value == 0 else number(value)
+    decimals = min(max(2 - math.floor(math.log10(scale) + 1e-9), 0), 5)
+    text = f"{value:,.{decimals}f}"
+    return text.replace("-", "−")  # noqa: RUF001 (a minus sign, not a hyphen)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int
 
+from scldm.evaluation.drawn import DrawnCells, plain
 from scldm.evaluation.metrics.pearson import pair_correlations, pearson
-from scldm.evaluation.plots.cells import PlottedCells, plain
-from scldm.evaluation.plots.style import drawing_style
+from scldm.evaluation.plots.style import new_figure
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -24,12 +24,7 @@ Correlations = Float[np.ndarray, "genes genes"]
 def correlation_matrix(values: Float[np.ndarray, "cells genes"], within: np.ndarray | None = None) -> Correlations:
     """Compute Pearson's correlations over cells; zero for a gene that never varies.
 
-    Parameters
-    ----------
-    values
-        log1p CP10K of the chosen genes.
-    within
-        A label for every cell: what differs between labels is taken out first, by centring every label.
+    `within` has a label for every cell: what differs between labels is taken out first, by centring every label.
     """
     groups = None if within is None else np.unique(within.astype(str), return_inverse=True)[1]
     matrix = np.eye(values.shape[1])
@@ -50,18 +45,13 @@ def clustered_order(correlations: Correlations) -> Int[np.ndarray, " genes"]:
     return np.asarray(leaves_list(optimal_leaf_ordering(linkage(distances, "average"), distances)), dtype=np.int64)
 
 
-def draw_correlations(cells: PlottedCells, genes: Int[np.ndarray, " chosen"]) -> tuple[Figure, list[str]]:
+def draw_correlations(cells: DrawnCells, genes: Int[np.ndarray, " chosen"]) -> tuple[Figure, list[str]]:
     """Draw the correlations of the chosen genes: all cells above, within labels below.
 
     Columns are the held-out real cells, the other half of them (what chance alone changes), every generator and the
     first baseline. All maps have the order of genes that clusters the held-out cells, and one colour scale per row.
-
-    Returns
-    -------
-    The figure, and the names of the genes from top to bottom.
+    Gives the names of the genes from top to bottom, too.
     """
-    from matplotlib.figure import Figure
-
     names = [REFERENCE, *cells.systems.of_kind("ceiling"), *cells.systems.generators, *cells.systems.baselines[:1]]
     values = {name: cells.sides[name].cells.log1p_cp10k[:, genes].toarray().astype(np.float64) for name in names}
     order = clustered_order(correlation_matrix(values[REFERENCE]))
@@ -69,8 +59,7 @@ def draw_correlations(cells: PlottedCells, genes: Int[np.ndarray, " chosen"]) ->
     if cells.label is not None and all(cells.labels(name) is not None for name in names[:2]):
         rows.append(f"within {plain(cells.label)}")
     width = 10.3 / len(names)
-    with drawing_style():
-        figure = Figure(figsize=(11.6, (width + 0.25) * len(rows) + 0.1), layout="constrained")
+    with new_figure(11.6, (width + 0.25) * len(rows) + 0.1) as figure:
         panels = np.atleast_2d(figure.subplots(len(rows), len(names), squeeze=False))
         for row, title in enumerate(rows):
             within = {name: cells.labels(name) if row else None for name in names}
@@ -85,7 +74,7 @@ def draw_correlations(cells: PlottedCells, genes: Int[np.ndarray, " chosen"]) ->
     return figure, [str(name) for name in cells.reference.genes[genes[order]]]
 
 
-def _draw_row(panels: np.ndarray, cells: PlottedCells, names: list[str], maps: dict[str, Correlations]) -> AxesImage:
+def _draw_row(panels: np.ndarray, cells: DrawnCells, names: list[str], maps: dict[str, Correlations]) -> AxesImage:
     """Draw one row of maps, each with how well it agrees with the first."""
     upper = np.triu_indices(len(maps[REFERENCE]), k=1)
     strongest = float(np.quantile(np.abs(maps[REFERENCE][upper]), 0.99)) if len(upper[0]) else 1.0

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.plots.cells import PlottedCells, plain
-from scldm.evaluation.plots.style import FILLING, draw_histogram, drawing_style, name_rows
+from scldm.evaluation.drawn import DrawnCells, plain
+from scldm.evaluation.plots.style import FILLING, draw_histogram, name_rows, new_figure
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -19,14 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["draw_depth_histogram", "draw_depths", "genes_per_cell"]
 
 
-def draw_depths(cells: PlottedCells) -> Figure:
+def draw_depths(cells: DrawnCells) -> Figure:
     """Draw the distributions of UMI counts and of detected genes per cell, and of UMI counts in every label."""
-    from matplotlib.figure import Figure
-
     labels = cells.frequent_labels()
-    with drawing_style():
-        height = max(3.5, 0.9 + 0.15 * len(cells.real_and_generated) * len(labels))
-        figure = Figure(figsize=(11.6, height), layout="constrained")
+    height = max(3.5, 0.9 + 0.15 * len(cells.real_and_generated) * len(labels))
+    with new_figure(11.6, height) as figure:
         panels = figure.subplots(1, 3 if labels else 2, width_ratios=[1, 1, 1.25] if labels else [1, 1])
         draw_depth_histogram(panels[0], cells)
         _draw_histograms(panels[1], cells, {n: genes_per_cell(cells.sides[n].cells) for n in cells.real_and_generated})
@@ -41,13 +38,13 @@ def genes_per_cell(cells: Cells) -> Float[np.ndarray, " cells"]:
     return np.bincount(cells.counts.nonzero()[0], minlength=len(cells)).astype(np.float64)
 
 
-def draw_depth_histogram(ax: Axes, cells: PlottedCells) -> None:
+def draw_depth_histogram(ax: Axes, cells: DrawnCells) -> None:
     """Draw the distribution of sequencing depths of real and generated cells."""
     _draw_histograms(ax, cells, {name: cells.sides[name].cells.library_size for name in cells.real_and_generated})
     ax.set(title="Sequencing depth", xlabel="UMI counts per cell", ylabel="cells")
 
 
-def _draw_histograms(ax: Axes, cells: PlottedCells, values: dict[str, np.ndarray]) -> None:
+def _draw_histograms(ax: Axes, cells: DrawnCells, values: dict[str, np.ndarray]) -> None:
     """Draw distributions over cells on a logarithmic axis."""
     values = {name: np.maximum(of_system, 1.0) for name, of_system in values.items()}
     together = np.concatenate(list(values.values()))
@@ -62,7 +59,7 @@ def _draw_histograms(ax: Axes, cells: PlottedCells, values: dict[str, np.ndarray
     ax.legend(loc="upper left", frameon=False, fontsize=8)
 
 
-def _draw_boxes(ax: Axes, cells: PlottedCells, labels: list[str]) -> None:
+def _draw_boxes(ax: Axes, cells: DrawnCells, labels: list[str]) -> None:
     """Draw the depths of every label as boxes (quartiles; whiskers from 5 to 95 %), systems below each other."""
     names = [name for name in cells.real_and_generated if cells.labels(name) is not None]
     step = 0.8 / len(names)

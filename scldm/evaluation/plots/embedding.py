@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.plots.cells import Placement, PlottedCells, shuffled
-from scldm.evaluation.plots.style import DOTS, draw_cells, drawing_style, label_colours, label_legend
+from scldm.evaluation.drawn import DrawnCells
+from scldm.evaluation.plots.style import DOTS, Placement, draw_cells, label_colours, label_legend, new_figure, shuffled
 from scldm.evaluation.records import PRIMARY_SPACE
 
 if TYPE_CHECKING:
@@ -40,32 +40,22 @@ def plane(features: Sequence[Float[np.ndarray, "_ features"]]) -> tuple[np.ndarr
 def joint_positions(
     features: Mapping[str, Float[np.ndarray, "_ features"]], method: Embedding
 ) -> tuple[dict[str, Float[np.ndarray, "_ 2"]], str]:
-    """Place the cells of several systems in one plane.
+    """Place the cells of several systems, given in a feature space, in one plane, and name its axes.
 
-    Parameters
-    ----------
-    features
-        Positions in a feature space, by system.
-    method
-        ``umap`` (through scanpy, 15 neighbours, seeded), or ``pca``: the first two principal components of all cells
-        together.
-
-    Returns
-    -------
-    Positions by system, and the name of the axes. It is ``PC`` when there are fewer than 50 cells, for which UMAP
-    means nothing, or when UMAP failed.
+    ``umap`` is through scanpy, with 15 neighbours, and seeded; ``pca`` takes the first two principal components of all
+    cells together. The axes are ``PC`` also when there are fewer than 50 cells, for which UMAP means nothing, or when
+    UMAP failed.
     """
     together = np.concatenate(list(features.values()))
     ends = np.cumsum([len(values) for values in features.values()])[:-1]
-    if method == "umap" and len(together) >= MIN_UMAP_CELLS:
-        flat = _umap(together)
-        if flat is not None:
-            return dict(zip(features, np.split(flat, ends), strict=True)), "UMAP"
-    centre, axes = plane(list(features.values()))
-    flat = (together - centre) @ axes.T
+    flat = _umap(together) if method == "umap" and len(together) >= MIN_UMAP_CELLS else None
+    axis_name = "PC" if flat is None else "UMAP"
+    if flat is None:
+        centre, axes = plane(list(features.values()))
+        flat = (together - centre) @ axes.T
     if flat.shape[1] < 2:
         flat = np.column_stack([flat, np.zeros(len(flat))])
-    return dict(zip(features, np.split(flat, ends), strict=True)), "PC"
+    return dict(zip(features, np.split(flat, ends), strict=True)), axis_name
 
 
 def _umap(features: np.ndarray) -> np.ndarray | None:
@@ -87,7 +77,7 @@ def _umap(features: np.ndarray) -> np.ndarray | None:
     return np.asarray(adata.obsm["X_umap"], dtype=np.float64)
 
 
-def place(cells: PlottedCells, method: Embedding) -> Placement:
+def place(cells: DrawnCells, method: Embedding) -> Placement:
     """Place held-out real cells and those of every generator in one plane; at most 4,000 cells in all."""
     names = cells.real_and_generated
     chosen = {name: shuffled(len(cells.sides[name].cells), MAX_CELLS // len(names)) for name in names}
@@ -95,13 +85,11 @@ def place(cells: PlottedCells, method: Embedding) -> Placement:
     return Placement(chosen, *joint_positions(features, method))
 
 
-def draw_embedding(cells: PlottedCells, placement: Placement, overlay: bool = True) -> Figure:
+def draw_embedding(cells: DrawnCells, placement: Placement, overlay: bool = True) -> Figure:
     """Draw real cells and the cells of every generator, coloured by label, with the real ones in grey behind.
 
     The placement is from `place`; `overlay` adds a panel with the cells of the first generator among the real ones.
     """
-    from matplotlib.figure import Figure
-
     names = list(placement.positions)
     colours = label_colours(cells)
     n_panels = len(names) + 1
@@ -110,8 +98,7 @@ def draw_embedding(cells: PlottedCells, placement: Placement, overlay: bool = Tr
     width = 11.6 / n_columns
     n_legend_rows = -(-len(colours) // 4) + 1 if colours and overlay else 0
     size = float(np.clip(9000 / sum(map(len, placement.positions.values())), 3.0, 20))
-    with drawing_style():
-        figure = Figure(figsize=(11.6, n_rows * (width + 0.25) + 0.18 * n_legend_rows), layout="constrained")
+    with new_figure(11.6, n_rows * (width + 0.25) + 0.18 * n_legend_rows) as figure:
         panels = np.ravel(figure.subplots(n_rows, n_columns, sharex=True, sharey=True))
         for ax, name in zip(panels, names, strict=False):
             draw_cells(ax, cells, name, placement, colours, size)
@@ -133,7 +120,7 @@ def draw_embedding(cells: PlottedCells, placement: Placement, overlay: bool = Tr
     return figure
 
 
-def _draw_overlay(ax: Axes, cells: PlottedCells, positions: Mapping[str, np.ndarray], size: float) -> None:
+def _draw_overlay(ax: Axes, cells: DrawnCells, positions: Mapping[str, np.ndarray], size: float) -> None:
     """Draw real cells and those of the first generator over each other, in random order."""
     names = cells.real_and_generated[:2]
     both = np.concatenate([positions[name] for name in names])

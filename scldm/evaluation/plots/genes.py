@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from scldm.evaluation.cells import Cells, gene_means
+from scldm.evaluation.drawn import DrawnCells
 from scldm.evaluation.metrics.moments import GeneMoments
 from scldm.evaluation.metrics.pearson import pearson
-from scldm.evaluation.plots.cells import PlottedCells
-from scldm.evaluation.plots.style import DOTS, drawing_style
+from scldm.evaluation.plots.style import DOTS, new_figure
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -28,12 +28,9 @@ _MIN_MEAN_COUNT = 0.1
 Genes = Float[np.ndarray, " genes"]
 
 
-def draw_genes(cells: PlottedCells) -> Figure:
+def draw_genes(cells: DrawnCells) -> Figure:
     """Draw means of all genes, zeros against abundance, and the trend of dispersion."""
-    from matplotlib.figure import Figure
-
-    with drawing_style():
-        figure = Figure(figsize=(11.6, 3.9), layout="constrained")
+    with new_figure(11.6, 3.9) as figure:
         means, zeros, dispersions = figure.subplots(1, 3)
         draw_gene_means(means, cells)
         draw_zero_fractions(zeros, cells)
@@ -41,7 +38,7 @@ def draw_genes(cells: PlottedCells) -> Figure:
     return figure
 
 
-def draw_gene_means(ax: Axes, cells: PlottedCells) -> None:
+def draw_gene_means(ax: Axes, cells: DrawnCells) -> None:
     """Draw the mean of every gene against the reference, and how far two halves of the real cells scatter."""
     reference = cells.reference.gene_means
     for name in reversed(cells.systems.generators):
@@ -62,7 +59,7 @@ def draw_gene_means(ax: Axes, cells: PlottedCells) -> None:
     ax.legend(loc="upper left", frameon=False, fontsize=7.5, markerscale=3)
 
 
-def draw_zero_fractions(ax: Axes, cells: PlottedCells) -> None:
+def draw_zero_fractions(ax: Axes, cells: DrawnCells) -> None:
     """Draw the share of zeros against abundance: every gene, and the median of genes of equal abundance."""
     for name in _names(cells):
         own = cells.sides[name].cells
@@ -72,7 +69,7 @@ def draw_zero_fractions(ax: Axes, cells: PlottedCells) -> None:
     ax.legend(loc="lower left", frameon=False, fontsize=8)
 
 
-def draw_dispersions(ax: Axes, cells: PlottedCells) -> None:
+def draw_dispersions(ax: Axes, cells: DrawnCells) -> None:
     """Draw the dispersion (variance beyond Poisson noise at the cells' depths) against abundance.
 
     Genes with fewer than 0.1 UMI counts per cell are left out: their dispersion is noise.
@@ -99,7 +96,7 @@ def median_curve(x: Genes, y: Genes, share: float = 0.5, most_bins: int = 30) ->
     return (edges[:-1] + edges[1:]) / 2, np.array(curve)
 
 
-def _names(cells: PlottedCells) -> tuple[str, ...]:
+def _names(cells: DrawnCells) -> tuple[str, ...]:
     """List whose curves to draw, the first generator last, on top."""
     return (REFERENCE, *cells.systems.baselines[:1], *reversed(cells.systems.generators))
 
@@ -110,7 +107,7 @@ def abundant_moments(cells: Cells) -> GeneMoments:
     return GeneMoments.compute(cells.counts, cells.log1p_cp10k, np.zeros((0, len(cells))), genes)
 
 
-def _draw_trend(ax: Axes, cells: PlottedCells, name: str, abundance: Genes, values: Genes, most_bins: int = 30) -> None:
+def _draw_trend(ax: Axes, cells: DrawnCells, name: str, abundance: Genes, values: Genes, most_bins: int = 30) -> None:
     """Draw values of genes against their abundance: a curve of medians, for baselines dashed; dots for some systems."""
     seen = abundance > 0
     logs, values = np.log10(abundance[seen]), values[seen]

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from scldm.evaluation.cells import Cells
+from scldm.evaluation.drawn import DrawnCells, plain
 from scldm.evaluation.metrics.markers import detected_genes, fold_changes
-from scldm.evaluation.plots.cells import PlottedCells, plain
 from scldm.evaluation.plots.style import drawing_style
 
 if TYPE_CHECKING:
@@ -54,11 +54,7 @@ def choose_markers(
     """Choose marker genes of every label: the largest log fold changes against all other cells.
 
     The fold change is a difference of means of log1p CP10K; genes that less than a tenth of the label's cells express
-    are left out, and no gene is taken twice.
-
-    Returns
-    -------
-    (label, position of the gene), in the order of the labels.
+    are left out, and no gene is taken twice. Gives pairs of label and gene (by position), in the order of the labels.
     """
     present = [label for label in labels if 0 < int((own == label).sum()) < len(cells)]
     changes = fold_changes(cells.log1p_cp10k, own, present, np.zeros((0, len(cells))))
@@ -73,11 +69,12 @@ def choose_markers(
     return chosen
 
 
-def draw_markers(cells: PlottedCells, fitting: Cells) -> Figure | None:
+def draw_markers(cells: DrawnCells) -> Figure | None:
     """Draw the markers of every label, real beside generated, on the same scales; who has no labels is left out.
 
-    The markers are chosen from `fitting`, real cells that are not compared. None when there are fewer than two labels.
+    The markers are chosen from the fitting cells, which are not compared. None when there are fewer than two labels.
     """
+    fitting = cells.fitted.fitting.cells
     if cells.label is None or cells.label not in fitting.labels:
         return None
     labels = cells.frequent_labels(MAX_LABELS)
@@ -153,7 +150,6 @@ def _frame_groups(ax: Axes, owners: list[str], labels: list[str]) -> None:
 
 
 def _name_sizes(figure: Figure, ax: Axes) -> None:
-    """Say below the panels what the area of a dot means."""
     shares = (0.1, 0.25, 0.5, 1.0)
     marks = [
         ax.scatter([], [], s=_LARGEST_DOT * s, c="#bbbbbb", edgecolors="#00000055", linewidths=0.4) for s in shares

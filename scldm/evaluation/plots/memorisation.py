@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.compare import Side
-from scldm.evaluation.metrics.nearest import nearest
-from scldm.evaluation.plots.cells import PlottedCells
-from scldm.evaluation.plots.style import draw_histogram, drawing_style, name_rows
-from scldm.evaluation.records import PRIMARY_SPACE
+from scldm.evaluation.drawn import DrawnCells
+from scldm.evaluation.metrics.memorisation import distance_to_training
+from scldm.evaluation.plots.style import draw_histogram, name_rows, new_figure
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
@@ -25,22 +23,20 @@ _MIN_CELLS_PER_LABEL = 10
 Distances = dict[str, Float[np.ndarray, " _"]]
 
 
-def draw_memorisation(cells: PlottedCells, training: Side) -> Figure:
+def draw_memorisation(cells: DrawnCells) -> Figure | None:
     """Draw how far cells are from the nearest training cell.
 
     Left: the distribution for held-out real cells, every generator and the memoriser. Right: for every label, the
-    median of generated cells over that of held-out real cells.
+    median of generated cells over that of held-out real cells. None without training cells.
     """
-    from matplotlib.figure import Figure
-
-    among = training.features[PRIMARY_SPACE]
+    if cells.fitted.training is None:
+        return None
     distances = {
-        name: np.asarray(nearest(cells.sides[name].features[PRIMARY_SPACE], among).distances)[:, 0]
+        name: distance_to_training(cells.sides[name], cells.fitted.training)
         for name in (*cells.real_and_generated, *cells.systems.of_kind("memoriser"))
     }
     labels = _common_labels(cells)
-    with drawing_style():
-        figure = Figure(figsize=(11.6, max(3.4, 1.2 + 0.19 * len(labels))), layout="constrained")
+    with new_figure(11.6, max(3.4, 1.2 + 0.19 * len(labels))) as figure:
         panels = figure.subplots(1, 2 if labels else 1, width_ratios=[1.5, 1] if labels else [1], squeeze=False)[0]
         _draw_distributions(panels[0], cells, distances)
         if labels:
@@ -48,7 +44,7 @@ def draw_memorisation(cells: PlottedCells, training: Side) -> Figure:
     return figure
 
 
-def _common_labels(cells: PlottedCells) -> list[str]:
+def _common_labels(cells: DrawnCells) -> list[str]:
     """List the labels with enough cells, real and of the first generator, to take a median of."""
     real, generated = cells.labels(REFERENCE), cells.labels(cells.systems.generators[0])
     if real is None or generated is None:
@@ -60,7 +56,7 @@ def _common_labels(cells: PlottedCells) -> list[str]:
     ]
 
 
-def _draw_distributions(ax: Axes, cells: PlottedCells, distances: Distances) -> None:
+def _draw_distributions(ax: Axes, cells: DrawnCells, distances: Distances) -> None:
     """Draw histograms; a system of which most cells are copies is a bar at zero that is cut off."""
     copies = {name: float((values == 0).mean()) for name, values in distances.items()}
     new = [values for name, values in distances.items() if copies[name] < 0.5]
@@ -81,7 +77,7 @@ def _draw_distributions(ax: Axes, cells: PlottedCells, distances: Distances) -> 
     ax.legend(loc="upper right", frameon=False, fontsize=8.5)
 
 
-def _draw_ratios(ax: Axes, cells: PlottedCells, distances: Distances, labels: list[str]) -> None:
+def _draw_ratios(ax: Axes, cells: DrawnCells, distances: Distances, labels: list[str]) -> None:
     """Draw the median distance of every label relative to that of held-out real cells."""
     real = cells.labels(REFERENCE)
     medians = [max(float(np.median(distances[REFERENCE][real == label])), 1e-12) for label in labels]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scldm.errors import UserError
-from scldm.evaluation.plots.cells import Placement, PlottedCells, plain, shuffled
+from scldm.evaluation.drawn import DrawnCells, plain
 from scldm.evaluation.plots.depths import draw_depth_histogram
 from scldm.evaluation.plots.embedding import plane
 from scldm.evaluation.plots.genes import draw_gene_means, draw_zero_fractions
-from scldm.evaluation.plots.style import draw_cells, drawing_style, label_colours, label_legend
+from scldm.evaluation.plots.style import (
+    Placement,
+    draw_cells,
+    drawing_style,
+    label_colours,
+    label_legend,
+    new_figure,
+    shuffled,
+)
 from scldm.evaluation.records import PRIMARY_SPACE
 from scldm.evaluation.systems import REFERENCE
 from scldm.evaluation.table import number
@@ -51,9 +60,9 @@ def draw_overview(report: EvaluationReport, path: str | Path) -> None:
     drawn = report.drawn
     if drawn is None:
         raise UserError("A report that was read from a file has no cells to draw; run evaluate again")
-    systems = report.systems.restricted_to(set(report.systems.names) - set(report.systems.generators[1:]))
+    systems = drawn.systems.restricted_to(set(drawn.systems.names) - set(drawn.systems.generators[1:]))
     with drawing_style():
-        overview(PlottedCells.of(drawn.sides, systems, drawn.label), _title(report)).savefig(path, dpi=150)
+        overview(replace(drawn, systems=systems), _title(report)).savefig(path, dpi=150)
 
 
 def _title(report: EvaluationReport) -> str:
@@ -71,16 +80,13 @@ def _title(report: EvaluationReport) -> str:
     return f"{subject} against {report.n_cells} held-out real cells{brackets}\n{',  '.join(parts)}"
 
 
-def overview(cells: PlottedCells, title: str) -> Figure:
+def overview(cells: DrawnCells, title: str) -> Figure:
     """Draw the cells of the reference, the first generator and the first baseline, and compare their genes and depths.
 
     Above: cells on the two principal components of real and generated cells together, coloured by label, the real
     cells in grey behind. Below: means of all genes, zeros against abundance, and sequencing depth.
     """
-    from matplotlib.figure import Figure
-
-    with drawing_style():
-        figure = Figure(figsize=(13.5, 8.2), layout="constrained")
+    with new_figure(13.5, 8.2) as figure:
         figure.suptitle(plain(title), fontsize=12.5)
         parts: Any = figure.subfigures(2, 1, height_ratios=[1.08, 1])
         above, below = parts
@@ -92,7 +98,7 @@ def overview(cells: PlottedCells, title: str) -> Figure:
     return figure
 
 
-def _draw_plane(figure: SubFigure, cells: PlottedCells) -> None:
+def _draw_plane(figure: SubFigure, cells: DrawnCells) -> None:
     """Draw cells on the first two principal components of reference and generated cells together."""
     names = [*cells.real_and_generated[:2], *cells.systems.baselines[:1]]
     features = {name: cells.sides[name].features[PRIMARY_SPACE] for name in names}

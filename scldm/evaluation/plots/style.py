@@ -2,51 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
-from scldm.evaluation.plots.cells import Placement, PlottedCells, plain
+from scldm.evaluation.drawn import DrawnCells, plain
 from scldm.evaluation.systems import REFERENCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = [
     "DOTS",
     "FILLING",
     "OTHER_LABEL",
+    "Placement",
     "draw_cells",
     "draw_histogram",
     "drawing_style",
     "label_colours",
     "label_legend",
     "name_rows",
+    "new_figure",
+    "shuffled",
 ]
 
 DOTS: Any = {"linewidths": 0, "rasterized": True}
 FILLING = "#c9c9c9"
 OTHER_LABEL = "#8c8c8c"
 _BACKGROUND = "#dddddd"
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the cells to draw lie in a plane, by system: which of them, in random order, and their positions."""
+
+    chosen: Mapping[str, Int[np.ndarray, " _"]]
+    positions: Mapping[str, Float[np.ndarray, "_ 2"]]
+    axis_name: str
+
+
+def shuffled(n_cells: int, most: int) -> Int[np.ndarray, " chosen"]:
+    """Choose cells to draw, in random order, so that none is always on top; the same ones every time."""
+    return np.random.default_rng(0).permutation(n_cells)[:most]
 
 
 def drawing_style() -> AbstractContextManager[None]:
     """Set fonts and axes for the duration of one figure."""
     from matplotlib import rc_context
 
-    style: Any = {
-        "font.size": 9,
-        "axes.titlesize": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "figure.facecolor": "white",
-    }
-    return rc_context(style)
+    return rc_context(_STYLE)
 
 
-def label_colours(cells: PlottedCells) -> dict[str, str]:
+@contextmanager
+def new_figure(width: float, height: float) -> Iterator[Figure]:
+    """Make a figure of this size in inches, and set fonts and axes while it is drawn."""
+    from matplotlib.figure import Figure
+
+    with drawing_style():
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def label_colours(cells: DrawnCells) -> dict[str, str]:
     """Give the most frequent labels a colour each, in alphabetical order; nothing when there are no labels."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
@@ -59,7 +88,7 @@ def label_colours(cells: PlottedCells) -> dict[str, str]:
 
 
 def draw_cells(
-    ax: Axes, cells: PlottedCells, name: str, placement: Placement, colours: Mapping[str, str], size: float
+    ax: Axes, cells: DrawnCells, name: str, placement: Placement, colours: Mapping[str, str], size: float
 ) -> None:
     """Draw the cells of one system as dots of some size, with those of the reference in grey behind.
 
@@ -76,7 +105,7 @@ def draw_cells(
     ax.scatter(x, y, s=size, c=dot_colours, alpha=0.85, **DOTS)
 
 
-def label_legend(where: Any, ax: Axes, cells: PlottedCells, colours: Mapping[str, str], **options: Any) -> None:
+def label_legend(where: Any, ax: Axes, cells: DrawnCells, colours: Mapping[str, str], **options: Any) -> None:
     """Name the labels and their colours, in the legend of a figure or panel; `ax` is any panel of the figure.
 
     Labels without a colour of their own are called "other".
@@ -90,7 +119,7 @@ def label_legend(where: Any, ax: Axes, cells: PlottedCells, colours: Mapping[str
 
 
 def draw_histogram(
-    ax: Axes, cells: PlottedCells, name: str, values: np.ndarray, edges: np.ndarray, area: float, text: str
+    ax: Axes, cells: DrawnCells, name: str, values: np.ndarray, edges: np.ndarray, area: float, text: str
 ) -> None:
     """Draw the distribution of one system's cells, that of the reference filled; the sum over all bins is `area`."""
     style: Any = {"color": FILLING}

@@ -16,13 +16,9 @@ import pytest
 from jinja2 import UndefinedError
 
 from scldm.evaluation import EvaluationReport, Finding, LabelFidelity, MetricInfo, Record, Row, Systems, evaluate
-from scldm.evaluation.page import write_page
-from scldm.evaluation.page.context import Section
 from scldm.evaluation.page.labels import label_tables
-from scldm.evaluation.page.metrics import count_ranks, metric_sections
-from scldm.evaluation.page.numbers import NOTHING, number
-from scldm.evaluation.page.strip import strip_of
-from scldm.evaluation.page.write import environment
+from scldm.evaluation.page.metrics import NOTHING, count_ranks, metric_sections, number, strip_of
+from scldm.evaluation.page.write import environment, write_page
 from scldm.evaluation.records import Value
 
 MINUS = "\N{MINUS SIGN}"
@@ -91,14 +87,12 @@ def test_ranks_are_counted() -> None:
     assert count_ranks(rows, "ours", ["nb"]) == {"ceiling": 1, "between": 2, "behind": 1}
 
 
-def test_a_metric_is_described_once_and_every_space_is_a_section() -> None:
+def test_a_metric_is_described_once_and_every_space_is_a_section(report: EvaluationReport, source: str) -> None:
     rows = [row(ours=1.0, ceiling=1.0), row(ours=2.0, space="hvg")]
-    found = metric_sections(rows, systems_of("ceiling", "ours"))
-    assert [(section.space, [one.described for one in section.rows]) for section in found] == [
-        ("pca", [True]),
-        ("hvg", [False]),
-    ]
-    assert found[0].heading == "Distances between clouds of cells"
+    heading = "Distances between clouds of cells"
+    assert metric_sections(rows) == {(heading, "pca"): rows[:1], (heading, "hvg"): rows[1:]}
+    described = [f"{metric.description}</span>" for metric in report.metrics.values()]
+    assert [unescape(source).count(text) for text in described] == [1] * len(described)
 
 
 def test_the_page_says_that_the_latent_space_is_the_models_own(report: EvaluationReport, tmp_path: Path) -> None:
@@ -164,14 +158,14 @@ def test_strip_places_values_on_one_scale() -> None:
         "ours": Record("metric", "ours", 5.0, 4.0, 6.0),
         "nb": Record("metric", "nb", 10.0),
     }
-    drawn = strip_of(values, systems)
-    strip = environment().from_string('{% from "strip.html.j2" import strip %}{{ strip(drawn) }}').render(drawn=drawn)
+    marks = strip_of(values, systems)
+    strip = environment().from_string('{% from "strip.html.j2" import strip %}{{ strip(marks) }}').render(marks=marks)
     # 160 wide with margins of 8: 0 is at 8, 10 at 152
     assert '<rect x="8.0" y="2" width="28.8"' in strip
     assert '<circle cx="80.0"' in strip
     assert 'points="147.0,13 152.0,8 157.0,13 152.0,18"' in strip
     assert "ceiling" not in strip.split("<title>")[0]
-    assert strip_of({}, systems) is None
+    assert strip_of({}, systems) == []
 
 
 def fidelity(label: str, n_real: int, real: Value | None, own: Value | None, n_own: int = 50) -> LabelFidelity:
@@ -195,10 +189,9 @@ def test_label_differences_are_coloured_by_size_unless_chance_explains_them() ->
         fidelity("missing", 50, Value(0.8), None, n_own=0),
         fidelity("rare one", 5, None, Value(1.0)),
     )
-    tables = label_tables(labels, ["generated"])
-    section = Section("labels", "Label by label", "labels.html.j2", tables)
+    tables = label_tables(labels)
     systems = systems_of("generated", generators=("generated",))
-    html = environment().get_template(section.template).render(section=section, systems=systems)
+    html = environment().get_template("labels.html.j2").render(content=tables, systems=systems)
     rows = {part.split('class="name">')[1].split("<")[0].strip(): part for part in html.split("<tr")[3:]}
     assert list(rows) == ["grave", "notable", "small", "chance", "missing", "rare one"]
     assert 'class="grave"' in rows["grave"]

@@ -10,11 +10,10 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation import EvaluationReport
+from scldm.evaluation import EvaluationReport, draw_overview
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.compare import Side
-from scldm.evaluation.plots import draw_overview
-from scldm.evaluation.plots.cells import PlottedCells, plain, shuffled
+from scldm.evaluation.compare import Fitted, Side
+from scldm.evaluation.drawn import DrawnCells, plain
 from scldm.evaluation.plots.correlations import clustered_order, correlation_matrix, draw_correlations
 from scldm.evaluation.plots.depths import draw_depths, genes_per_cell
 from scldm.evaluation.plots.embedding import draw_embedding, joint_positions, place, plane
@@ -22,7 +21,7 @@ from scldm.evaluation.plots.genes import abundant_moments, median_curve
 from scldm.evaluation.plots.markers import choose_markers, draw_markers, expression_by_label
 from scldm.evaluation.plots.memorisation import draw_memorisation
 from scldm.evaluation.plots.overview import overview
-from scldm.evaluation.plots.style import drawing_style, label_colours
+from scldm.evaluation.plots.style import drawing_style, label_colours, shuffled
 from scldm.evaluation.systems import Systems
 
 
@@ -58,16 +57,20 @@ SIDES = {
 }
 
 
-def plotted(sides: dict[str, Side], generators: tuple[str, ...], label: str | None) -> PlottedCells:
-    return PlottedCells.of(sides, Systems.of({name: "" for name in sides if name != "reference"}, generators), label)
+FITTED = Fitted({}, {}, fitting=SIDES["memoriser"], training=SIDES["memoriser"])
+
+
+def plotted(sides: dict[str, Side], generators: tuple[str, ...], label: str | None) -> DrawnCells:
+    systems = Systems.of({name: "" for name in sides if name != "reference"}, generators)
+    return DrawnCells.of(sides, systems, FITTED, label)
 
 
 @pytest.fixture
-def plotted_cells() -> PlottedCells:
+def plotted_cells() -> DrawnCells:
     return plotted(SIDES, ("generated", "other"), "kind")
 
 
-def test_systems_are_sorted_into_generators_and_baselines(plotted_cells: PlottedCells) -> None:
+def test_systems_are_sorted_into_generators_and_baselines(plotted_cells: DrawnCells) -> None:
     assert plotted_cells.systems.generators == ("generated", "other")
     assert plotted_cells.systems.baselines == ("independent_nb",)
     assert plotted_cells.labels("other") is None
@@ -83,7 +86,7 @@ def test_every_system_has_a_colour_of_its_own() -> None:
         ("ceiling", "generated", "a", "b", "independent_nb", "pca_gaussian", "scvi", "memoriser"), ""
     )
     systems = Systems.of(meanings, ("generated", "a", "b"))
-    drawn = PlottedCells({}, systems, None)
+    drawn = DrawnCells({}, systems, FITTED, None)
     assert len({drawn.colour(name) for name in (*systems.names, "reference")}) == 9
 
 
@@ -229,8 +232,8 @@ def test_genes_per_cell() -> None:
     np.testing.assert_array_equal(genes_per_cell(cells([[0, 0], [3, 0], [1, 2]])), [0, 1, 2])
 
 
-def test_markers_name_labels_and_genes_in_order(plotted_cells: PlottedCells) -> None:
-    figure = draw_markers(plotted_cells, SIDES["memoriser"].cells)
+def test_markers_name_labels_and_genes_in_order(plotted_cells: DrawnCells) -> None:
+    figure = draw_markers(plotted_cells)
     assert figure is not None
     panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
     assert [ax.get_title(loc="left") for ax in panels] == ["held-out real cells, by kind", "generated cells, by kind"]
@@ -240,17 +243,17 @@ def test_markers_name_labels_and_genes_in_order(plotted_cells: PlottedCells) -> 
 
 
 def test_there_are_no_markers_without_labels() -> None:
-    assert draw_markers(plotted(SIDES, ("generated",), None), SIDES["memoriser"].cells) is None
+    assert draw_markers(plotted(SIDES, ("generated",), None)) is None
 
 
-def test_embedding_has_a_panel_for_every_generator_and_one_for_both(plotted_cells: PlottedCells) -> None:
+def test_embedding_has_a_panel_for_every_generator_and_one_for_both(plotted_cells: DrawnCells) -> None:
     placement = place(plotted_cells, "pca")
     titles = [ax.get_title() for ax in draw_embedding(plotted_cells, placement).axes]
     assert titles == ["held-out real cells", "generated cells", "other", "both"]
     assert [ax.get_title() for ax in draw_embedding(plotted_cells, placement, overlay=False).axes][-1] == ""
 
 
-def test_correlation_maps_say_how_well_they_agree(plotted_cells: PlottedCells) -> None:
+def test_correlation_maps_say_how_well_they_agree(plotted_cells: DrawnCells) -> None:
     figure, genes = draw_correlations(plotted_cells, np.arange(12))
     titles = [ax.get_title() for ax in figure.axes]
     assert titles[0] == "held-out real cells"
@@ -260,8 +263,9 @@ def test_correlation_maps_say_how_well_they_agree(plotted_cells: PlottedCells) -
     assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["no labels"]
 
 
-def test_memorisation_says_which_system_copies(plotted_cells: PlottedCells) -> None:
-    figure = draw_memorisation(plotted_cells, SIDES["memoriser"])
+def test_memorisation_says_which_system_copies(plotted_cells: DrawnCells) -> None:
+    figure = draw_memorisation(plotted_cells)
+    assert figure is not None
     legend = figure.axes[0].get_legend()
     assert legend is not None
     texts = [text.get_text() for text in legend.get_texts()]
@@ -271,7 +275,7 @@ def test_memorisation_says_which_system_copies(plotted_cells: PlottedCells) -> N
     assert ((ratios[:, 0] > 0.6) & (ratios[:, 0] < 1.6)).all()
 
 
-def test_depths_are_drawn_with_their_medians(plotted_cells: PlottedCells) -> None:
+def test_depths_are_drawn_with_their_medians(plotted_cells: DrawnCells) -> None:
     figure = draw_depths(plotted_cells)
     legend = figure.axes[0].get_legend()
     assert legend is not None
@@ -293,7 +297,8 @@ def test_a_system_without_a_drawn_label_has_no_boxes(label: str | None) -> None:
 
 def test_memorisation_is_drawn_when_every_system_copies() -> None:
     copies = dict.fromkeys(("reference", "generated", "memoriser"), SIDES["memoriser"])
-    figure = draw_memorisation(plotted(copies, ("generated",), "kind"), SIDES["memoriser"])
+    figure = draw_memorisation(plotted(copies, ("generated",), "kind"))
+    assert figure is not None
     legend = figure.axes[0].get_legend()
     assert legend is not None
     assert all("100% are exact copies" in text.get_text() for text in legend.get_texts())
@@ -309,11 +314,9 @@ def test_overview_is_written_with_names_that_look_like_mathematics(tmp_path: Pat
 def test_overview_is_of_the_first_generator_and_a_baseline(report: EvaluationReport, tmp_path: Path) -> None:
     assert report.drawn is not None
     meanings = {system.name: system.meaning for system in report.systems}
-    more = replace(
-        report,
-        systems=Systems.of({**meanings, "second": ""}, ("generated", "second")),
-        drawn=replace(report.drawn, sides={"second": report.drawn.sides["memoriser"], **report.drawn.sides}),
-    )
+    systems = Systems.of({**meanings, "second": ""}, ("generated", "second"))
+    sides = {"second": report.drawn.sides["memoriser"], **report.drawn.sides}
+    more = replace(report, systems=systems, drawn=replace(report.drawn, systems=systems, sides=sides))
     draw_overview(report, tmp_path / "one.png")
     draw_overview(more, tmp_path / "two.png")
     one, two = (matplotlib.image.imread(tmp_path / name) for name in ("one.png", "two.png"))

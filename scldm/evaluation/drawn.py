@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.compare import Side
+from scldm.evaluation.compare import Fitted, Side
 from scldm.evaluation.systems import REFERENCE, REFERENCE_COLOUR, REFERENCE_NAME, Systems
 
-__all__ = ["MAX_LABELS", "Placement", "PlottedCells", "plain", "shuffled"]
+__all__ = ["MAX_LABELS", "DrawnCells", "plain"]
 
 MAX_LABELS = 19
 
@@ -24,28 +23,23 @@ def plain(text: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class PlottedCells:
-    """The cells of the reference and of every system of one comparison.
+class DrawnCells:
+    """The cells of the first split, for figures; not part of the saved numbers.
 
-    Attributes
-    ----------
-    sides
-        Cells by system, with those of ``reference``.
-    systems
-        What is in `sides` besides the reference.
-    label
-        Column of labels that colours and groups the cells; None when there is none.
+    The sides are ``reference`` and those of all systems by name, with equally many cells. By the label, a judged
+    condition, cells are coloured and grouped; it is None without any.
     """
 
     sides: Mapping[str, Side]
     systems: Systems
+    fitted: Fitted
     label: str | None
 
     @classmethod
-    def of(cls, sides: Mapping[str, Side], systems: Systems, label: str | None) -> PlottedCells:
+    def of(cls, sides: Mapping[str, Side], systems: Systems, fitted: Fitted, label: str | None) -> DrawnCells:
         """Keep the systems that have cells, and the label if the reference has it."""
         known = label is not None and label in sides[REFERENCE].cells.labels
-        return cls(sides, systems.restricted_to(sides), label if known else None)
+        return cls(sides, systems.restricted_to(sides), fitted, label if known else None)
 
     @property
     def reference(self) -> Cells:
@@ -81,27 +75,3 @@ class PlottedCells:
         numbers: Any = self.reference.labels[self.label].dropna().value_counts()
         by_number = sorted(numbers.index, key=lambda label: (-int(numbers[label]), label))
         return sorted(by_number[:n_labels])
-
-
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """Where the cells to draw lie in a plane.
-
-    Attributes
-    ----------
-    chosen
-        Which cells of every system, in random order.
-    positions
-        Their positions.
-    axis_name
-        ``UMAP`` or ``PC``.
-    """
-
-    chosen: Mapping[str, Int[np.ndarray, " _"]]
-    positions: Mapping[str, Float[np.ndarray, "_ 2"]]
-    axis_name: str
-
-
-def shuffled(n_cells: int, most: int) -> Int[np.ndarray, " chosen"]:
-    """Choose cells to draw, in random order, so that none is always on top; the same ones every time."""
-    return np.random.default_rng(0).permutation(n_cells)[:most]
