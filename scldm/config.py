@@ -31,7 +31,6 @@ __all__ = [
     "TrainingConfig",
     "VAEConfig",
     "load_config",
-    "save_config",
 ]
 
 
@@ -61,8 +60,8 @@ class RunConfig:
     seed: int = 0
     """All randomness of a run comes from this number."""
     seeding: Seeding = "64-bit"
-    """64-bit: the random generators of a run, or of a request, all differ, however many cells there are. 32-bit: the
-    generators that models of format 4 had; these models keep them, and so give the cells that they gave."""
+    """64-bit: no two chunks of a request, and no two steps of a run, share random numbers, however many there are.
+    32-bit: as models of format 4 draw; these models keep it, and so give the cells that they gave."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 autocast on GPUs that have it, float32 elsewhere. Likelihoods are always float32."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -90,6 +89,10 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers, in the order of the fields."""
         return _plain(dataclasses.asdict(self))
+
+    def to_yaml(self) -> str:
+        """Everything, as YAML that :func:`load_config` reads back unchanged."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def outcome(self) -> dict[str, Any]:
         """As :meth:`to_dict`, with only the settings that change what a training ends in."""
@@ -135,11 +138,6 @@ def load_config(path: str | Path) -> RunConfig:
         return RunConfig.from_dict(values if values is not None else {})
     except UserError as error:
         raise UserError(f"In '{path}': {error}") from error
-
-
-def save_config(config: RunConfig, path: str | Path) -> None:
-    """Write ``config`` in full as YAML that :func:`load_config` reads back unchanged."""
-    Path(path).write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
 
 
 def _outcome(section: Any) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Set
@@ -80,13 +82,35 @@ def atomic_directory(path: Path | str, overwrite: bool = False) -> Iterator[Path
             for name in names:
                 _flush(Path(folder) / name)
             _flush(Path(folder))
-        if path.exists():
-            if not overwrite:
-                raise FileExistsError(str(path))
-            # A kill between the two renames leaves the old one in the place: see _remove_leftovers.
-            os.replace(path, place / "old")
-        os.replace(partial, path)
+        if path.exists() and not overwrite:
+            raise FileExistsError(str(path))
+        _replace_directory(path, partial, place / "old")
         _flush(path.absolute().parent)
+
+
+def _replace_directory(path: Path, new: Path, old: Path) -> None:
+    """Rename ``new`` to ``path``, and what was there to ``old``; whatever goes wrong, one of the two is at ``path``."""
+    while True:
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path, old)
+            # A kill at this point leaves the old one in the place: see _remove_leftovers.
+            os.replace(new, path)
+            return
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                # Another process was quicker: its directory is the old one now.
+                shutil.rmtree(old, ignore_errors=True)
+                continue
+            _put_back(path, old)
+            raise
+
+
+def _put_back(path: Path, old: Path) -> None:
+    """Give a directory its name again, unless there is another one by now."""
+    if old.exists() and not path.exists():
+        with contextlib.suppress(OSError):
+            os.replace(old, path)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -95,8 +119,8 @@ def write_text(path: Path | str, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def check_file_can_be_made(path: Path, overwrite: bool, suffix: str | None = ".h5ad") -> None:
-    """Ask, before work that takes long, whether a file can be written.
+def check_file_can_be_made(path: Path, overwrite: bool) -> None:
+    """Ask, before work that takes long, whether an ``.h5ad`` can be written.
 
     Parameters
     ----------
@@ -104,16 +128,14 @@ def check_file_can_be_made(path: Path, overwrite: bool, suffix: str | None = ".h
         The file.
     overwrite
         Whether an existing file may be replaced.
-    suffix
-        How its name has to end; None allows any name.
 
     Raises
     ------
     UserError
         If something is in the way, or the place cannot be written.
     """
-    if suffix is not None and path.suffix != suffix:
-        raise UserError(f"'{path}' must end in {suffix}.")
+    if path.suffix != ".h5ad":
+        raise UserError(f"'{path}' must end in .h5ad.")
     if path.is_dir():
         raise UserError(f"'{path}' is a directory; name a file.")
     if path.exists() and not overwrite:
@@ -146,6 +168,7 @@ def check_directory_can_be_made(path: Path, overwrite: bool, *, what: str, is_ou
     UserError
         If something is in the way, or the place cannot be written.
     """
+    _remove_leftovers(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"'{path}' is a file; name a directory for {what}.")
     if path.exists():
@@ -176,28 +199,41 @@ def _check_parent(path: Path, verb: str) -> None:
 def _place_beside(path: Path) -> Iterator[Path]:
     """Make a hidden directory beside a path, hold a lock on it that ends with this process, and remove it again."""
     parent = path.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    prefix = _prefix(path.name)
-    _remove_leftovers(path.absolute(), prefix)
-    place, lock = _locked_place(prefix, parent)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
+        place, lock = _locked_place(path.name, parent)
+    except OSError as error:
+        raise _named_after(error, path, parent) from None
     try:
         yield place
+    except OSError as error:
+        raise _named_after(error, path, place) from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
-def _locked_place(prefix: str, parent: Path) -> tuple[Path, int]:
+def _named_after(error: OSError, path: Path, place: Path) -> OSError:
+    """Name the path that the user knows in an error about the hidden place."""
+    if error.filename is not None and str(error.filename).startswith(str(place)):
+        error.filename = str(path)
+    return error
+
+
+def _locked_place(name: str, parent: Path) -> tuple[Path, int | None]:
     """Make a directory and lock it; again, if another process took it for a leftover before it was locked."""
     while True:
-        place = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        place = Path(tempfile.mkdtemp(prefix=_prefix(name), dir=parent))
+        if fcntl is None:
+            return place, None
         try:
             lock = os.open(place, os.O_RDONLY)
         except FileNotFoundError:
             continue
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if place.exists():
             return place, lock
         os.close(lock)
@@ -205,24 +241,26 @@ def _locked_place(prefix: str, parent: Path) -> tuple[Path, int]:
 
 def _prefix(name: str) -> str:
     if len(name.encode()) > LONGEST_NAME:
-        name = f"{hashlib.blake2b(name.encode(), digest_size=8).hexdigest()}"
-    return f".{name}.partial-"
+        name = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return f".{name}.scldm-partial-"
 
 
-def _remove_leftovers(path: Path, prefix: str) -> None:
+def _remove_leftovers(path: Path) -> None:
     """Remove what dead processes left beside a path; put a directory back that one had taken away and not replaced."""
-    if fcntl is None:
+    path = path.absolute()
+    if fcntl is None or not path.parent.is_dir():
         return
+    # The random part is as tempfile makes it.
+    pattern = re.compile(re.escape(_prefix(path.name)) + r"[a-z0-9_]{8}")
     for place in path.parent.iterdir():
-        if not (place.name.startswith(prefix) and "." not in place.name[len(prefix) :]) or not place.is_dir():
+        if not pattern.fullmatch(place.name) or not place.is_dir():
             continue
         with contextlib.suppress(OSError):
             lock = os.open(place, os.O_RDONLY)
             try:
                 # Fails while the process that made the place is alive.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if (place / "old").exists() and not path.exists():
-                    os.replace(place / "old", path)
+                _put_back(path, place / "old")
                 shutil.rmtree(place)
             finally:
                 os.close(lock)
@@ -230,8 +268,14 @@ def _remove_leftovers(path: Path, prefix: str) -> None:
 
 def _flush(path: Path) -> None:
     """Wait until a file, or the names in a directory, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # directories cannot be opened there
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError:
+        # Some network file systems cannot flush a directory; a file that cannot be flushed is an error.
+        if not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

@@ -1,7 +1,7 @@
-"""All randomness: generators of torch and numpy as functions of (seed, purpose, number).
+"""All randomness: random number generators (rngs) of torch and numpy as functions of (seed, purpose, number).
 
-Two purposes, or two numbers of one purpose, never share random numbers, so that neither the number of processes nor the
-order of work changes what is drawn.
+What is drawn for one purpose, or for one number of it, does not depend on what is drawn for another. So neither the
+number of processes nor the order of work changes what is drawn.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["Seeding", "child_rngs", "numpy_rng", "permutation_rng", "seed_modules", "torch_rng"]
 
 Seeding = Literal["64-bit", "32-bit"]
-"""How a generator of torch follows from a seed: see :func:`torch_rng`."""
+"""How an rng of torch follows from a seed: see :func:`torch_rng`."""
 
-#: Set in the seed of every generator of the 64-bit kind, so that its children are of its kind.
+#: Set in the seed of every rng of the 64-bit kind, so that its children are of its kind.
 _MARK = 1 << 63
 #: Where the state of torch's Mersenne twister holds its 624 words, each in eight bytes.
 _WORDS = slice(24, 24 + 8 * 624)
@@ -28,7 +28,7 @@ _WORDS = slice(24, 24 + 8 * 624)
 def torch_rng(
     seed: int, purpose: str, number: int, device: torch.device | str, seeding: Seeding = "64-bit"
 ) -> torch.Generator:
-    """Return a generator of torch, a pure function of its arguments.
+    """Return an rng of torch, a pure function of its arguments.
 
     Parameters
     ----------
@@ -41,9 +41,10 @@ def torch_rng(
     device
         Where the numbers are drawn.
     seeding
-        ``"64-bit"``: generators of different arguments differ, however many there are. ``"32-bit"``: torch's own
-        seeding, which on a CPU drops all but 32 bits, so that among some ten thousand generators two may be the same;
-        models of format 4 and earlier were made so.
+        ``"64-bit"``: the state follows from a hash of all bits of the arguments, 128 bits of it on a CPU and 63 on
+        other devices, so that no two rngs are ever the same. ``"32-bit"``: torch's own seeding, which on a CPU drops
+        all but 32 bits, so that among some ten thousand rngs two may be the same; models of format 4 and earlier were
+        made so.
     """
     import torch
 
@@ -54,10 +55,10 @@ def torch_rng(
 
 
 def child_rngs(parent: torch.Generator, n: int) -> list[torch.Generator]:
-    """Return ``n`` generators that follow from the next numbers of another, on its device.
+    """Return ``n`` rngs that follow from the next numbers of another, on its device.
 
-    The generators of a CPU are sequential: with one for each kind of draw, what a cell draws does not depend on how
-    many numbers the cells after it need.
+    The rngs of a CPU are sequential: with one for each kind of draw, what a cell draws does not depend on how many
+    numbers the cells after it need.
     """
     import torch
 
@@ -70,7 +71,7 @@ def child_rngs(parent: torch.Generator, n: int) -> list[torch.Generator]:
 
 
 def seed_modules(seed: int, purpose: str, number: int | None = None, seeding: Seeding = "64-bit") -> None:
-    """Set the global generators of torch, from which modules draw their first weights and their dropout masks.
+    """Set the global rngs of torch, from which modules draw their first weights and their dropout masks.
 
     Parameters
     ----------
@@ -88,12 +89,12 @@ def seed_modules(seed: int, purpose: str, number: int | None = None, seeding: Se
 
 
 def numpy_rng(seed: int, purpose: str = "") -> np.random.Generator:
-    """Return a generator of numpy for one purpose, so that no purpose changes the draws of another."""
+    """Return an rng of numpy for one purpose; without a purpose, the one that numpy makes of the seed."""
     return np.random.default_rng([seed % 2**64, *purpose.encode()])
 
 
 def permutation_rng(seed: int, number: int) -> np.random.Generator:
-    """Return a counter-based generator of numpy (Philox) that is keyed by (seed, number), each modulo 2^64."""
+    """Return a counter-based rng of numpy (Philox), keyed by (seed, number), each modulo 2^64; for orders of cells."""
     return np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, number % 2**64], dtype=np.uint64)))
 
 
@@ -102,13 +103,13 @@ def _integer(name: bytes, n_bytes: int) -> int:
 
 
 def _seeded(rng: torch.Generator, key: int) -> torch.Generator:
-    """Set the state of a generator from 128 bits."""
+    """Set the state of an rng from 128 bits."""
     import torch
 
     rng.manual_seed(key % 2**64 | _MARK)
     if rng.device.type == "cpu":
         # Torch seeds its Mersenne twister with the lowest 32 bits: the words of the state are replaced by those that
-        # numpy derives from all bits. Other devices have counter-based generators, which are keyed by all 64.
+        # numpy derives from all bits. Other devices have counter-based rngs, whose key is the seed.
         state = rng.get_state()
         words = np.random.SeedSequence(key).generate_state(624)
         state[_WORDS] = torch.from_numpy(words.astype(np.uint64).view(np.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -47,9 +48,13 @@ class TrainingSummary:
     prior: Mapping[str, Any]
 
     def __post_init__(self) -> None:
+        numbers: list[Any] = [self.n_training_cells, self.n_validation_cells]
         for stage in (self.vae, self.prior):
             if not isinstance(stage, Mapping) or not {"cells", "best_loss", "stopped_early"} <= stage.keys():
                 raise ValueError("the summary of the training lacks cells, best_loss or stopped_early")
+            numbers += [stage["cells"], stage["best_loss"]]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("the summary of the training holds something else than numbers of cells and losses")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,11 +96,13 @@ class TrainedModel:
         return self.statistics.mean.device
 
     def to(self, device: torch.device | str) -> TrainedModel:
-        """Move the networks to a device, and return the model there."""
+        """Return the model with copies of the networks on another device; on the same device, itself."""
+        if torch.device(device) == self.device:
+            return self
         return dataclasses.replace(
             self,
-            vae=self.vae.to(device),
-            prior=self.prior.to(device),
+            vae=copy.deepcopy(self.vae).to(device),
+            prior=copy.deepcopy(self.prior).to(device),
             statistics=LatentStatistics(self.statistics.mean.to(device), self.statistics.std.to(device)),
             few_step={key: solver.to(device) for key, solver in self.few_step.items()},
         )

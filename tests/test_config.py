@@ -16,7 +16,6 @@ from scldm.config import (
     TrainingConfig,
     VAEConfig,
     load_config,
-    save_config,
 )
 from scldm.errors import UserError
 from scldm.prior.registry import TIME_SAMPLERS
@@ -30,7 +29,7 @@ def run(**values) -> RunConfig:
 
 
 def test_defaults_survive_yaml(tmp_path):
-    save_config(RunConfig(), tmp_path / "run.yaml")
+    (tmp_path / "run.yaml").write_text(RunConfig().to_yaml())
     assert load_config(tmp_path / "run.yaml") == RunConfig()
 
 
@@ -51,7 +50,7 @@ def test_every_configuration_survives_yaml(tmp_path_factory, seed, n_latents, le
         prior_training=TrainingConfig(learning_rate=learning_rate, betas=betas),
     )
     path = tmp_path_factory.mktemp("yaml") / "run.yaml"
-    save_config(config, path)
+    path.write_text(config.to_yaml(), encoding="utf-8")
     assert load_config(path) == config
     assert RunConfig.from_dict(config.to_dict()) == config
 

@@ -122,9 +122,63 @@ def test_what_a_killed_process_left_is_removed_and_what_it_took_away_is_put_back
     assert (path / "old.txt").read_text() == "old"
 
 
+def test_a_directory_that_a_killed_process_took_away_is_found_by_whoever_asks(tmp_path):
+    path = tmp_path / "model"
+    with atomic_directory(path) as partial:
+        (partial / "old.txt").write_text("old")
+    subprocess.run([sys.executable, "-c", KILLED, str(path), "between"], check=False)
+    with pytest.raises(UserError, match="exists already"):
+        check_directory_can_be_made(path, overwrite=False, what="a model", is_ours=holds_only({"old.txt"}))
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "Input/output error")])
+def test_an_interruption_between_the_two_renames_loses_nothing(tmp_path, monkeypatch, error):
+    path = tmp_path / "model"
+    with atomic_directory(path) as partial:
+        (partial / "old.txt").write_text("old")
+    replace = os.replace
+
+    def interrupted(source, target):
+        if Path(source).name == "new":
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(type(error)), atomic_directory(path, overwrite=True) as partial:
+        (partial / "new.txt").write_text("new")
+    assert names(tmp_path) == ["model"]
+    assert names(path) == ["old.txt"]
+
+
+def test_of_two_that_replace_a_directory_at_once_one_wins_and_both_succeed(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    replace, seen = os.replace, []
+
+    def beaten(source, target):
+        if Path(source).name == "new" and not seen:
+            seen.append(source)
+            path.mkdir()
+            (path / "theirs.txt").write_text("theirs")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", beaten)
+    with atomic_directory(path, overwrite=True) as partial:
+        (partial / "ours.txt").write_text("ours")
+    assert names(path) == ["ours.txt"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_errors_name_the_path_that_the_user_knows(tmp_path):
+    with pytest.raises(OSError, match="No such file") as told, atomic_file(tmp_path / "cells.h5ad"):
+        pass  # nothing was written
+    assert told.value.filename == str(tmp_path / "cells.h5ad")
+
+
 def test_the_place_of_a_living_process_and_other_names_are_left_alone(tmp_path):
-    other = tmp_path / ".model.2.partial-abc"
-    other.mkdir()
+    others = [tmp_path / ".model.scldm-partial-mine", tmp_path / ".model.2.scldm-partial-abcdefgh"]
+    for other in others:
+        other.mkdir()
     with atomic_directory(tmp_path / "model", overwrite=True) as mine:
         with atomic_directory(tmp_path / "model") as theirs:
             (theirs / "a.txt").write_text("theirs")
@@ -132,7 +186,7 @@ def test_the_place_of_a_living_process_and_other_names_are_left_alone(tmp_path):
         assert mine.is_dir()
         (mine / "a.txt").write_text("mine")
     assert (tmp_path / "model" / "a.txt").read_text() == "mine"
-    assert names(tmp_path) == [".model.2.partial-abc", "model"]
+    assert names(tmp_path) == [".model.2.scldm-partial-abcdefgh", ".model.scldm-partial-mine", "model"]
 
 
 def test_names_as_long_as_a_file_system_allows(tmp_path):
@@ -155,7 +209,7 @@ def test_where_a_file_can_be_made(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=message):
             check_file_can_be_made(path, overwrite=False)
     check_file_can_be_made(tmp_path / "there.h5ad", overwrite=True)
-    check_file_can_be_made(tmp_path / "new" / "cells.txt", overwrite=False, suffix=None)
+    check_file_can_be_made(tmp_path / "new" / "cells.h5ad", overwrite=False)
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(UserError, match="no permission to write"):
         check_file_can_be_made(tmp_path / "cells.h5ad", overwrite=False)

@@ -116,8 +116,6 @@ def _train(config: RunConfig, output: Path, *, overwrite: bool, cpu: bool) -> No
 
 def _describe(config: RunConfig, output: Path, *, overwrite: bool) -> str:
     """Say what ``train`` would do, as YAML and sentences; raises what it would raise at the start."""
-    import yaml
-
     from scldm.model import ScLDM
     from scldm.storage.directory import check_model_directory_can_be_made
     from scldm.training.workspace import continues
@@ -128,7 +126,7 @@ def _describe(config: RunConfig, output: Path, *, overwrite: bool) -> str:
     resuming = continues(_work(output), model.identity(), overwrite)
     sizes = model.parameter_counts()
     lines = [
-        yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip(),
+        config.to_yaml().rstrip(),
         "",
         f"# {_data_sentence(model)}",
         f"# {sizes['vae']:,} parameters in the autoencoder, {sizes['prior']:,} in the prior",

@@ -22,6 +22,9 @@ from scldm.errors import UserError, require
 
 __all__ = ["open_source"]
 
+#: Share of the genes of a schema that cells have to have.
+MIN_SHARED_GENES = 0.5
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -32,7 +35,6 @@ class Reading:
     schema: DatasetSchema | None
     min_cells_per_gene: int
     missing_labels: str
-    min_shared_genes: float
     keep_columns: tuple[str, ...]
 
 
@@ -46,7 +48,6 @@ def open_source(
     min_cells_per_gene: int = 3,
     missing_labels: str = "error",
     backed: bool = False,
-    min_shared_genes: float = 0.5,
     keep_columns: Names = (),
 ) -> CellSource:
     """Open cells for training or encoding.
@@ -71,8 +72,6 @@ def open_source(
         ``"unlabelled"`` keeps them without that attribute.
     backed
         Read counts from the file when they are needed instead of keeping them in memory.
-    min_shared_genes
-        With ``schema``: fraction of its genes that the data has to have.
     keep_columns
         Further ``obs`` columns to keep in ``source.obs`` as they are, for example to split by.
 
@@ -91,7 +90,6 @@ def open_source(
         schema,
         min_cells_per_gene,
         missing_labels,
-        min_shared_genes,
         as_names(keep_columns),
     )
     if isinstance(data, str) and data == "demo":
@@ -110,7 +108,7 @@ def _read(store: Store, obs: pd.DataFrame, reading: Reading) -> CellSource:
     check_unique_genes(store.genes)
     genes, attributes = (None, None) if schema is None else (schema.genes, schema.attributes)
     if genes is not None:
-        store.gene_map(genes, reading.min_shared_genes)
+        store.gene_map(genes, MIN_SHARED_GENES)
     table = CellTable.read(
         obs, reading.categorical, reading.continuous, reading.missing_labels, reading.keep_columns, attributes
     )

@@ -83,15 +83,15 @@ class BatchIndices(Sampler[np.ndarray]):
     ----------
     order
         The order of cells.
-    epoch, step
-        Where to start; ``step`` may lie beyond one epoch.
+    step
+        Where to start, counted from the first batch of the first epoch.
     n_batches
         How many batches to yield; endless when None.
     """
 
-    def __init__(self, order: EpochOrder, epoch: int = 0, step: int = 0, n_batches: int | None = None) -> None:
+    def __init__(self, order: EpochOrder, step: int = 0, n_batches: int | None = None) -> None:
         self.order = order
-        self.first = epoch * order.steps_per_epoch + step
+        self.first = step
         self.n_batches = n_batches
 
     def __iter__(self) -> Iterator[np.ndarray]:

@@ -116,10 +116,10 @@ class DatasetSchema:
         return index.astype(np.int64)
 
     def encode_attributes(
-        self, obs: pd.DataFrame, *, unknown: str = "error"
+        self, obs: pd.DataFrame
     ) -> tuple[Int64[np.ndarray, "cells n_categorical"], Float32[np.ndarray, "cells n_continuous"]]:
         """Turn attributes into numbers; see :meth:`scldm.data.attribute_set.AttributeSet.encode`."""
-        return self.attributes.encode(obs, unknown=unknown)
+        return self.attributes.encode(obs)
 
     def decode_attributes(
         self,
@@ -167,7 +167,7 @@ class DatasetSchema:
                 n_cells=int(fields["n_cells"]),
                 combinations=tuple(tuple(row) for row in fields["combinations"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"the schema is damaged: {type(error).__name__} {error}") from error
 
     @cached_property

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scldm.errors import require
-from scldm.prior.registry import TimeDistribution
+from scldm.errors import nearest_names, require
+from scldm.prior.registry import TIME_SAMPLERS, TimeDistribution
 
 __all__ = ["PriorConfig"]
 
@@ -34,6 +34,8 @@ class PriorConfig:
     """Numbers of network evaluations for which a few-step solver is fitted after training; none with an empty list."""
 
     def __post_init__(self) -> None:
+        value = self.time_distribution
+        require(value in TIME_SAMPLERS, f"prior.time_distribution is '{value}'; {nearest_names(value, TIME_SAMPLERS)}.")
         for name in ("width", "n_layers", "n_heads"):
             require(getattr(self, name) >= 1, f"prior.{name} is {getattr(self, name)}; it must be at least 1.")
         require(

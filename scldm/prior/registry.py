@@ -6,7 +6,6 @@ without loading torch.
 
 from __future__ import annotations
 
-import functools
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ class NamedFunction:
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """Call the function."""
-        return _imported(self.reference)(*arguments, **options)
+        return pkgutil.resolve_name(self.reference)(*arguments, **options)
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,6 @@ class Solver:
         if self.function is None:
             raise TypeError("this solver is fitted to every model; take it from the model")
         return self.function(velocity, state, times)
-
-
-_imported = functools.cache(pkgutil.resolve_name)
 
 
 SOLVERS: dict[str, Solver] = {

@@ -19,6 +19,10 @@ Velocity = Callable[[Tensor, float], Tensor]
 """Velocity of a state at a time: (state [cells, state], time) -> [cells, state]."""
 
 
+#: Relative and absolute, of the adaptive solver.
+TOLERANCE = 1e-5
+
+
 def time_grid(n_steps: int) -> tuple[float, ...]:
     """Return ``n_steps + 1`` evenly spaced times from 0 (noise) to 1 (data); reverse them to go from data to noise."""
     if n_steps < 1:
@@ -86,7 +90,7 @@ def heun(velocity: Velocity, state: Tensor, times: Sequence[float]) -> Tensor:
     return _integrate(step, state, times)
 
 
-def dopri5(velocity: Velocity, state: Tensor, times: Sequence[float], *, tolerance: float = 1e-5) -> Tensor:
+def dopri5(velocity: Velocity, state: Tensor, times: Sequence[float]) -> Tensor:
     """Integrate with the adaptive Dormand-Prince solver of order 5, from torchdiffeq, which picks its own steps.
 
     Step sizes are chosen for all cells of a call together, so a cell depends (within the tolerance) on its chunk mates.
@@ -97,8 +101,6 @@ def dopri5(velocity: Velocity, state: Tensor, times: Sequence[float], *, toleran
         As in :func:`euler`.
     times
         Only the first and the last matter.
-    tolerance
-        Both relative and absolute.
 
     Raises
     ------
@@ -115,7 +117,7 @@ def dopri5(velocity: Velocity, state: Tensor, times: Sequence[float], *, toleran
     def step(x: Tensor, start: float, end: float) -> Tensor:
         # float32 grid: Apple's MPS has no float64.
         grid = torch.tensor([start, end], device=x.device, dtype=x.dtype)
-        path = odeint(lambda t, y: velocity(y, float(t)), x, grid, rtol=tolerance, atol=tolerance, method="dopri5")
+        path = odeint(lambda t, y: velocity(y, float(t)), x, grid, rtol=TOLERANCE, atol=TOLERANCE, method="dopri5")
         return path[-1]
 
     return _integrate(step, state, (times[0], times[-1]))

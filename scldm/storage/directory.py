@@ -92,7 +92,7 @@ def read_model(directory: Path, device: str | torch.device = "cpu") -> TrainedMo
     if config.vae.dispersion_by not in (None, *schema.categorical_names):
         raise UserError(f"'{directory}' is damaged: config.json and schema.json are not of the same model.")
     metrics = directory / "metrics.jsonl"
-    text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
+    text = _text(metrics) if metrics.is_file() else ""
     return _assemble(directory, config, schema, summary, content, text).to(device)
 
 
@@ -181,9 +181,16 @@ def _read_schema(path: Path, content: Any) -> DatasetSchema:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"'{path}' is damaged, it is not valid JSON: {error}.") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{path}' is damaged, it is not text: {error}.") from error
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Literal
 
-from scldm.errors import require
+from scldm.errors import nearest_names, require
 from scldm.vae.counts.registry import LIKELIHOODS
 from scldm.vae.layouts import LAYOUTS
 
@@ -61,6 +60,9 @@ class VAEConfig:
     """Categorical attribute that the inverse dispersion may depend on, besides the gene."""
 
     def __post_init__(self) -> None:
+        for name, choices in (("layout", LAYOUTS), ("likelihood", LIKELIHOODS)):
+            value = getattr(self, name)
+            require(value in choices, f"vae.{name} is '{value}'; {nearest_names(value, choices)}.")
         for name in ("n_latents", "latent_channels", "width", "n_heads", "n_cross_heads", "table_width"):
             require(getattr(self, name) >= 1, f"vae.{name} is {getattr(self, name)}; it must be at least 1.")
         require(self.n_layers >= 0, f"vae.n_layers is {self.n_layers}; it must not be negative.")
@@ -86,7 +88,9 @@ class VAEConfig:
             self.layout == "published" or (self.gene_tokens == "film" and self.mask_padding),
             "vae.gene_tokens and vae.mask_padding belong to the published layout; set vae.layout to published.",
         )
+        dispersed = [name for name, likelihood in LIKELIHOODS.items() if likelihood.has_dispersion]
         require(
-            self.dispersion_by is None or resolve_name(LIKELIHOODS[self.likelihood]).has_dispersion,
-            f"vae.dispersion_by has no effect on {self.likelihood} counts; set vae.likelihood to negative_binomial.",
+            self.dispersion_by is None or self.likelihood in dispersed,
+            f"vae.dispersion_by has no effect on {self.likelihood} counts; set vae.likelihood to one of "
+            f"{', '.join(dispersed)}.",
         )

@@ -16,7 +16,7 @@ from scldm.data.batch import CellBatch
 from scldm.nn.attention import EPS
 from scldm.vae.base import Decoder, Encoder
 from scldm.vae.config import VAEConfig
-from scldm.vae.counts.base import Heads, Likelihood
+from scldm.vae.counts.base import Heads
 from scldm.vae.counts.registry import LIKELIHOODS
 from scldm.vae.counts.sparse import SparseCounts
 from scldm.vae.layouts import LAYOUTS
@@ -85,7 +85,7 @@ class VAE(nn.Module):
         super().__init__()
         self.config, self.n_genes = config, n_genes
         self.n_attributes = len(n_categories) + n_continuous
-        likelihood: type[Likelihood] = resolve_name(LIKELIHOODS[config.likelihood])
+        likelihood = LIKELIHOODS[config.likelihood].load()
         self.encoder: Encoder
         self.decoder: Decoder
         self.encoder, self.decoder = resolve_name(LAYOUTS[config.layout])(
@@ -134,11 +134,11 @@ class VAE(nn.Module):
         self,
         latents: Float[Tensor, "cells latents channels"],
         library_size: Float[Tensor, " cells"],
-        generator: torch.Generator,
+        rng: torch.Generator,
         dispersion_categories: Int64[Tensor, " cells"] | None = None,
     ) -> SparseCounts:
         """Draw UMI counts of all genes; see :meth:`Likelihood.sample`."""
-        return self.likelihood.sample(self.heads(latents), library_size, generator, dispersion_categories)
+        return self.likelihood.sample(self.heads(latents), library_size, rng, dispersion_categories)
 
     @torch.no_grad()
     def encode_arrays(

@@ -31,18 +31,16 @@ class VAEObjective(Objective):
         self.dispersion_attribute = dispersion_attribute
         self.n_training_cells = n_training_cells
 
-    def draw_noise(self, n_cells: int, generator: torch.Generator) -> Noise:
+    def draw_noise(self, n_cells: int, rng: torch.Generator) -> Noise:
         """See :meth:`scldm.nn.objective.Objective.draw_noise`."""
-        config, device = self.network.config, generator.device
+        config, device = self.network.config, rng.device
         noise = {
-            "latents": torch.randn(
-                n_cells, config.n_latents, config.latent_channels, generator=generator, device=device
-            )
+            "latents": torch.randn(n_cells, config.n_latents, config.latent_channels, generator=rng, device=device)
         }
         if channels := self.network.encoder.dropout_channels:
-            noise["dropout"] = torch.rand(n_cells, channels, generator=generator, device=device)
+            noise["dropout"] = torch.rand(n_cells, channels, generator=rng, device=device)
         if self.network.n_attributes:
-            noise["hide"] = torch.rand(n_cells, self.network.n_attributes, generator=generator, device=device)
+            noise["hide"] = torch.rand(n_cells, self.network.n_attributes, generator=rng, device=device)
         return noise
 
     def forward(self, batch: CellBatch, noise: Noise) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ def test_a_data_loader_yields_the_cells_of_the_stream(adata: ad.AnnData) -> None
     source = open_source(adata)
     order = EpochOrder(60, 16, seed=5)
     dataset = CellDataset(source)
-    loader = DataLoader(dataset, batch_size=None, sampler=BatchIndices(order, epoch=2, step=1, n_batches=4))
+    loader = DataLoader(dataset, batch_size=None, sampler=BatchIndices(order, step=2 * 3 + 1, n_batches=4))
     dense = torch.from_numpy(adata.X.toarray())
     for position, batch in enumerate(loader, start=2 * 3 + 1):
         assert torch.equal(batch.dense(12), dense[order.batch(*divmod(position, 3))])

@@ -138,7 +138,7 @@ def cell_hashes(counts: csr_matrix) -> UInt64[np.ndarray, " cells"]:
     The sum over genes of count times a fixed random number, modulo 2^64; the order of the entries and stored zeros do
     not matter. Different cells get equal numbers with a probability of about 1e-19 per pair.
     """
-    keys = np.random.default_rng(0).integers(0, 2**64, counts.shape[1], dtype=np.uint64) | np.uint64(1)
+    keys = numpy_rng(0).integers(0, 2**64, counts.shape[1], dtype=np.uint64) | np.uint64(1)
     exact = csr_matrix((counts.data.astype(np.uint64), counts.indices, counts.indptr), shape=counts.shape)
     return np.asarray(exact @ keys)
 

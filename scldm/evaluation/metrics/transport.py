@@ -11,6 +11,7 @@ from scldm.evaluation.compare import Comparison, Side
 from scldm.evaluation.draws import stratified_choice
 from scldm.evaluation.metrics.nearest import blocks
 from scldm.evaluation.metrics.registry import Limit, metric, times
+from scldm.seeds import numpy_rng
 
 __all__ = ["EXACT_TRANSPORT_CELLS", "from_potentials", "sliced_potentials", "transport_potentials", "wasserstein2"]
 
@@ -61,7 +62,7 @@ def _at_most(side: Side, n_cells: int) -> Side:
     """Choose cells at random, with every label's share of them."""
     if len(side.cells) <= n_cells:
         return side
-    return side.take(stratified_choice(side.cells.labels, n_cells, np.random.default_rng(0)))
+    return side.take(stratified_choice(side.cells.labels, n_cells, numpy_rng(0)))
 
 
 def wasserstein2(x: X, y: Y) -> float:

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from scldm.evaluation.drawn import DrawnCells, plain
 from scldm.evaluation.systems import REFERENCE
+from scldm.seeds import numpy_rng
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ class Placement:
 
 def shuffled(n_cells: int, most: int) -> Int[np.ndarray, " chosen"]:
     """Choose cells to draw, in random order, so that none is always on top; the same ones every time."""
-    return np.random.default_rng(0).permutation(n_cells)[:most]
+    return numpy_rng(0).permutation(n_cells)[:most]
 
 
 def drawing_style() -> AbstractContextManager[None]:

@@ -41,12 +41,9 @@ class Likelihood(nn.Module, ABC):
     heads
         Names of what the decoder has to provide for every (cell, gene), the log rate first. Every further head starts
         at zero in all cells and genes: where it has a level of its own, that is a parameter of the likelihood.
-    has_dispersion
-        Whether the variance has parameters of its own, which may depend on a category.
     """
 
     heads: ClassVar[tuple[str, ...]] = (LOG_RATE,)
-    has_dispersion: ClassVar[bool] = False
 
     def __init__(self, n_genes: int, n_categories: int = 0) -> None:
         super().__init__()
@@ -91,7 +88,7 @@ class Likelihood(nn.Module, ABC):
         self,
         heads: Heads,
         library_size: Float[Tensor, " cells"],
-        generator: torch.Generator,
+        rng: torch.Generator,
         categories: Int[Tensor, " cells"] | None = None,
     ) -> SparseCounts:
         """Draw UMI counts of all genes.
@@ -102,7 +99,7 @@ class Likelihood(nn.Module, ABC):
             Of all genes of the schema.
         library_size
             What is shared out among the genes of each cell, in UMI.
-        generator
+        rng
             The only source of randomness, on the device of the heads.
         categories
             As in :meth:`negative_log_likelihood`.

@@ -49,8 +49,6 @@ class NegativeBinomial(Likelihood):
     ``-theta log(1 + mu/theta) + [x > 0] (lgamma(x+theta) - lgamma(theta) - lgamma(x+1) + x log(mu/(mu+theta)))``.
     """
 
-    has_dispersion = True
-
     #: log theta is kept in this range: below, a gene would be all bursts; above, float32 cannot tell it from Poisson.
     LOG_THETA_RANGE = (-6.0, 8.0)
     #: Where log theta starts: near Poisson, so that what a latent could explain is not first booked as noise.
@@ -89,12 +87,12 @@ class NegativeBinomial(Likelihood):
         self,
         heads: Heads,
         library_size: Float[Tensor, " cells"],
-        generator: torch.Generator,
+        rng: torch.Generator,
         categories: Int[Tensor, " cells"] | None = None,
     ) -> SparseCounts:
         """See :meth:`Likelihood.sample`; ``categories`` as in :meth:`inverse_dispersion`."""
         mean = scaled_shares(heads[LOG_RATE], library_size)
-        return draw_negative_binomial(mean, self.inverse_dispersion(categories), generator)
+        return draw_negative_binomial(mean, self.inverse_dispersion(categories), rng)
 
 
 def negative_binomial_nll(
@@ -257,7 +255,7 @@ def _with_function(
 def draw_negative_binomial(
     mean: Float[Tensor, "cells genes"],
     theta: Float[Tensor, "... genes"],
-    generator: torch.Generator,
+    rng: torch.Generator,
     inversion_limit: float = INVERSION_LIMIT,
     tail_limit: float = TAIL_LIMIT,
 ) -> SparseCounts:
@@ -272,11 +270,11 @@ def draw_negative_binomial(
         Expected UMI counts, zero or positive.
     theta
         Inverse dispersions, per gene or per cell and gene.
-    generator
+    rng
         The only source of randomness, on the device of ``mean``.
     """
     limits = (theta * (tail_limit - 1)).clamp_max(inversion_limit)
-    coarse, fine, gammas, poissons = child_rngs(generator, 4)
+    coarse, fine, gammas, poissons = child_rngs(rng, 4)
     found = find_candidates(mean, limits, coarse, fine)
     at = at_entries(theta, found.entries % mean.shape[1], found.entries).double()
     success = found.mean / (found.mean + at)

@@ -35,20 +35,20 @@ class Poisson(Likelihood):
         self,
         heads: Heads,
         library_size: Float[Tensor, " cells"],
-        generator: torch.Generator,
+        rng: torch.Generator,
         categories: Int[Tensor, " cells"] | None = None,
     ) -> SparseCounts:
         """See :meth:`Likelihood.sample`."""
-        return draw_poisson(scaled_shares(heads[LOG_RATE], library_size), generator)
+        return draw_poisson(scaled_shares(heads[LOG_RATE], library_size), rng)
 
 
 @torch.no_grad()
 def draw_poisson(
-    mean: Float[Tensor, "cells genes"], generator: torch.Generator, inversion_limit: float = INVERSION_LIMIT
+    mean: Float[Tensor, "cells genes"], rng: torch.Generator, inversion_limit: float = INVERSION_LIMIT
 ) -> SparseCounts:
     """Draw Poisson counts; see :func:`scldm.vae.counts.negative_binomial.draw_negative_binomial`."""
     limits = mean.new_full((mean.shape[1],), inversion_limit)
-    coarse, fine, poissons = child_rngs(generator, 3)
+    coarse, fine, poissons = child_rngs(rng, 3)
     found = find_candidates(mean, limits, coarse, fine)
     counts = invert(found, -found.mean, found.mean, torch.zeros_like(found.mean))
     chosen = found.large.nonzero().squeeze(1)

@@ -83,13 +83,13 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         self,
         heads: Heads,
         library_size: Float[Tensor, " cells"],
-        generator: torch.Generator,
+        rng: torch.Generator,
         categories: Int[Tensor, " cells"] | None = None,
     ) -> SparseCounts:
         """See :meth:`Likelihood.sample`: negative binomial counts, of which those behind a closed gate are dropped."""
-        (gates,) = child_rngs(generator, 1)
+        (gates,) = child_rngs(rng, 1)
         mean = scaled_shares(heads[LOG_RATE], library_size)
-        drawn = draw_negative_binomial(mean, self.inverse_dispersion(categories), generator)
+        drawn = draw_negative_binomial(mean, self.inverse_dispersion(categories), rng)
         # Only of positive counts does it matter whether their gate is open.
         logit = self.gate_logit(heads)
         closed = torch.sigmoid(at_entries(logit, drawn.entries % mean.shape[1], drawn.entries))
