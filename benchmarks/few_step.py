@@ -3,9 +3,9 @@
     python benchmarks/few_step.py [--runs DIR] [--datasets NAME ...] [--cells 2000] [--guidance 1.0] [--refit]
 
 DIR is where `benchmarks/fidelity.py` left its models and cells. Every solver makes the same cells, with labels of
-training cells and from the same noise, and is compared with halves of the held-out cells: distances in the judge's
-space of principal components, mean over many halves, the same cells of every solver against each. The ratio is to
-Heun's method with 25 steps, 50 evaluations; Heun's method from other noise shows what such a ratio is worth. With
+training cells and from the same noise, and is compared with halves of the held-out cells: distances in the space of
+principal components of `scldm evaluate`, mean over many halves, the same cells of every solver against each. The ratio
+is to Heun's method with 25 steps, 50 evaluations; Heun's method from other noise shows what such a ratio is worth. With
 --refit the few-step solver is fitted anew by the present code instead of read from the model.
 """
 

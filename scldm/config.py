@@ -87,11 +87,11 @@ class RunConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, strings and numbers, in the order of the fields."""
+        """Return plain dictionaries, lists, strings and numbers, in the order of the fields."""
         return _plain(dataclasses.asdict(self))
 
     def to_yaml(self) -> str:
-        """Everything, as YAML that :func:`load_config` reads back unchanged."""
+        """Return the whole configuration as YAML that :func:`load_config` reads back unchanged."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def outcome(self) -> dict[str, Any]:

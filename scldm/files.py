@@ -92,8 +92,9 @@ def _replace_directory(path: Path, new: Path, old: Path) -> None:
     """Rename ``new`` to ``path``, and what was there to ``old``; whatever goes wrong, one of the two is at ``path``."""
     while True:
         try:
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(path, old)
+            if path.exists():
+                with contextlib.suppress(FileNotFoundError):  # by now
+                    os.replace(path, old)
             # A kill at this point leaves the old one in the place: see _remove_leftovers.
             os.replace(new, path)
             return

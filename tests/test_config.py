@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -188,3 +190,27 @@ def test_shipped_configurations_are_valid_and_name_their_data(path):
 def test_choices_are_what_is_registered():
     allowed = get_type_hints(VAEConfig)["likelihood"], get_type_hints(PriorConfig)["time_distribution"]
     assert [set(get_args(kind)) for kind in allowed] == [set(LIKELIHOODS), set(TIME_SAMPLERS)]
+
+
+def test_choices_are_checked_by_name_from_python_too():
+    """In a process of its own: here, the checks of types would come first."""
+    program = """
+from scldm.config import PriorConfig, VAEConfig
+for section, choice in (
+    (VAEConfig, {"likelihood": "negative_binomal"}),
+    (VAEConfig, {"layout": "wid"}),
+    (PriorConfig, {"time_distribution": "unifrom"}),
+    (VAEConfig, {"likelihood": "poisson", "dispersion_by": "x"}),
+):
+    try:
+        section(**choice)
+    except ValueError as error:
+        print(error)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert told[0].startswith("vae.likelihood is 'negative_binomal'; did you mean 'negative_binomial'")
+    assert told[1].startswith("vae.layout is 'wid'; did you mean 'wide'")
+    assert told[2].startswith("prior.time_distribution is 'unifrom'; did you mean 'uniform'")
+    assert "no effect on poisson counts; set vae.likelihood to one of negative_binomial, zero_inflated" in told[3]

@@ -1,4 +1,4 @@
-"""Reports of earlier formats, brought into the present one step by step."""
+"""Reports of earlier formats, turned into the present one step by step."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ __all__ = ["FORMAT_VERSION", "to_present_format"]
 FORMAT_VERSION = 3
 
 
-def to_present_format(values: Mapping[str, Any]) -> Mapping[str, Any]:
+def to_present_format(values: Any) -> Mapping[str, Any]:
     """Turn what a report was saved as into what it would be saved as today.
 
     Raises ``UserError`` for format 1, which has no intervals, and for one that this version does not know.
     """
-    version = values.get("format_version")
+    version = values.get("format_version") if isinstance(values, Mapping) else None
+    if version is None:
+        raise UserError("This is no evaluation report: it has no format_version")
     if version == 1:
         raise UserError(
             "This evaluation report has format 1, from an earlier version of scldm, whose metrics have no intervals; "
@@ -67,7 +69,7 @@ def _from_2_to_3(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _split_name(name: str, arguments: Iterable[str]) -> tuple[str, str | None]:
     """Find the space or condition that stands in brackets behind the name of a metric."""
-    for argument in arguments:
+    for argument in sorted(arguments, key=len, reverse=True):
         if name.endswith(f"[{argument}]"):
             return name.removesuffix(f"[{argument}]"), argument
     return name, None

@@ -155,15 +155,21 @@ class EvaluationReport:
         return result
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EvaluationReport:
+    def from_dict(cls, values: Any) -> EvaluationReport:
         """Rebuild a report from `to_dict`, also from that of an earlier version; without cells.
 
         Raises
         ------
         UserError
-            If it was written by another format.
+            If it is damaged, or was written by another format.
         """
-        values = to_present_format(values)
+        try:
+            return cls._from_present_format(to_present_format(values))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"This evaluation report is damaged: {type(error).__name__} {error}") from error
+
+    @classmethod
+    def _from_present_format(cls, values: Mapping[str, Any]) -> EvaluationReport:
         generators = [system["name"] for system in values["systems"] if system["kind"] == "generator"]
         return cls(
             records=tuple(Record(**record) for record in values["records"]),

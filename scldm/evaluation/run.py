@@ -210,8 +210,8 @@ def _check_names(generators: Mapping[str, AnnData], baselines: Mapping[str, AnnD
         raise UserError("There are no generated cells: at least one generator is needed")
     for kind, names in (("generator", generators), ("baseline", baselines)):
         for name in names:
-            if not isinstance(name, str) or not name.strip() or "[" in name:
-                raise UserError(f"A {kind} cannot be called {name!r}; a name is text without '['")
+            if not isinstance(name, str) or not name.strip():
+                raise UserError(f"A {kind} cannot be called {name!r}; a name is text")
             if name in RESERVED_NAMES:
                 raise UserError(f"A {kind} cannot be called '{name}', which stands for something else in the report")
     if both := [name for name in baselines if name in generators]:

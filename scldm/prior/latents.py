@@ -81,11 +81,11 @@ class LatentStatistics:
     std: Float[Tensor, " latents"]
 
     def standardise(self, latents: Float[Tensor, "cells latents"]) -> Float[Tensor, "cells latents"]:
-        """Bring latents into the coordinates of the prior."""
+        """Return latents in the coordinates of the prior."""
         return (latents - self.mean) / self.std
 
     def restore(self, standardised: Float[Tensor, "cells latents"]) -> Float[Tensor, "cells latents"]:
-        """Bring standardised latents back into the coordinates of the autoencoder."""
+        """Return standardised latents in the coordinates of the autoencoder."""
         return standardised * self.std + self.mean
 
 

@@ -41,7 +41,7 @@ class Posterior:
     log_variance: Float[Tensor, "cells latents channels"] | None
 
     def sample(self, noise: Float[Tensor, "cells latents channels"]) -> Float[Tensor, "cells latents channels"]:
-        """Latents for standard normal ``noise``."""
+        """Turn standard normal ``noise`` into latents."""
         if self.log_variance is None:
             return self.mean
         return self.mean + (0.5 * self.log_variance).exp() * noise

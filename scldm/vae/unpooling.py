@@ -69,7 +69,7 @@ class AttentionUnpooling(nn.Module):
         return {name: fold_read_outs(weights, read_out) for name, read_out in self._read_outs().items()}
 
     def squares(self) -> Float[Tensor, ""]:
-        """Sum of the squares of all read-outs."""
+        """Add up the squares of all read-outs."""
         first, *others = (read_out.square().sum() for read_out in self._read_outs().values())
         return sum(others, start=first)
 

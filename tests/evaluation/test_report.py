@@ -49,8 +49,17 @@ def test_other_formats_are_refused_in_words(report):
         EvaluationReport.from_dict(content | {"format_version": 4})
     with pytest.raises(UserError, match=r"format 1.*run evaluate again"):
         EvaluationReport.from_dict(content | {"format_version": 1})
-    with pytest.raises(UserError, match="format None"):
+    with pytest.raises(UserError, match="no format_version"):
         EvaluationReport.from_dict({})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [([], "no evaluation report"), (None, "no evaluation report"), ({"format_version": 3}, "damaged: KeyError")],
+)
+def test_what_is_no_report_is_refused_in_words(content, message):
+    with pytest.raises(UserError, match=message):
+        EvaluationReport.from_dict(content)
 
 
 def test_a_report_of_format_2_has_the_numbers_that_it_had():

@@ -183,10 +183,29 @@ def test_older_format_says_to_train_again(directory):
     lambda content: content["config"].update(unknown_section={}),
     lambda content: content["config"]["vae"].update(width="wide"),
     lambda content: content.update(format_version="one"),
+    lambda content: content["training"].update(n_training_cells="many"),
+    lambda content: content["training"]["vae"].update(best_loss=[]),
 ])  # fmt: skip
 def test_damaged_config_is_refused(directory, change):
     edit(directory / "config.json", change)
     with pytest.raises(UserError):
+        load(directory)
+
+
+@pytest.mark.parametrize(("name", "text", "message"), [
+    ("metrics.jsonl", b"\xff\xfe", "metrics.jsonl' is damaged, it is not text"),
+    ("config.json", b"\xff\xfe", "config.json' is damaged, it is not text"),
+    ("schema.json", b"[" * 100_000, "schema.json' is damaged, it is not valid JSON"),
+])  # fmt: skip
+def test_files_that_are_no_text_or_no_json_are_named(directory, name, text, message):
+    (directory / name).write_bytes(text)
+    with pytest.raises(UserError, match=message):
+        load(directory)
+
+
+def test_a_number_that_is_not_finite_in_the_schema_is_refused(directory):
+    edit(directory / "schema.json", lambda content: content.update(n_cells=float("inf")))
+    with pytest.raises(UserError, match="schema is damaged: OverflowError"):
         load(directory)
 
 

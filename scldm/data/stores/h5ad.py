@@ -91,7 +91,7 @@ class H5adStore(Store):
 
     @property
     def locality(self) -> int:
-        """Rows in a compressed chunk, or, of a file that is not, rows between which reading on beats a second read."""
+        """See :meth:`Store.locality`: the rows of a compressed chunk, or as many as are read faster than skipped."""
         if not self._sparse:
             return self._chunks[0] if self._chunks else 1
         entries = max(GAP, self._chunks[0] if self._chunks else 0)
@@ -99,7 +99,7 @@ class H5adStore(Store):
 
     @property
     def n_entries(self) -> int:
-        """Entries that are stored, of a dense matrix all."""
+        """Number of entries that are stored; of a dense matrix, all."""
         return int(self._indptr[-1])
 
     def read(self, rows: Int[np.ndarray, " cells"]) -> sp.csr_matrix:

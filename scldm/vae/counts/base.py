@@ -80,7 +80,7 @@ class Likelihood(nn.Module, ABC):
         """
 
     def expected_counts(self, heads: Heads, library_size: Float[Tensor, " cells"]) -> Float[Tensor, "cells genes"]:
-        """Mean of the counts that :meth:`sample` draws, in UMI."""
+        """Return the mean of the counts that :meth:`sample` draws, in UMI."""
         return scaled_shares(heads[LOG_RATE], library_size)
 
     @abstractmethod

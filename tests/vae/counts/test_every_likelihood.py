@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pkgutil import resolve_name
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -23,12 +22,12 @@ from scldm.vae.objective import VAEObjective
 
 N_CELLS, N_GENES = 6, 12
 NAMES = sorted(LIKELIHOODS)
-WITH_DISPERSION = [name for name in NAMES if resolve_name(LIKELIHOODS[name]).has_dispersion]
+WITH_DISPERSION = [name for name in NAMES if LIKELIHOODS[name].has_dispersion]
 
 
 def likelihood_of(name: str, n_categories: int = 0) -> Likelihood:
     """Make a likelihood, away from where its parameters start."""
-    likelihood = resolve_name(LIKELIHOODS[name])(N_GENES, n_categories)
+    likelihood = LIKELIHOODS[name].load()(N_GENES, n_categories)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in likelihood.parameters():
@@ -119,7 +118,7 @@ def test_cells_of_two_stores_are_as_if_the_other_genes_did_not_exist(name):
     for store, measured in enumerate(MEASURED):
         cells = torch.eq(STORES, store)
         fewer = CellBatch.from_csr(sp.csr_matrix(counts_of()[cells][:, measured]))
-        small = resolve_name(LIKELIHOODS[name])(int(measured.sum()))
+        small = LIKELIHOODS[name].load()(int(measured.sum()))
         small.load_state_dict({key: value[measured] for key, value in likelihood.state_dict().items()})
         alone = small.negative_log_likelihood({key: head[cells][:, measured] for key, head in heads.items()}, fewer)
         torch.testing.assert_close(together[cells], alone)
@@ -166,7 +165,7 @@ def test_names_are_those_of_the_configuration():
     assert get_args(hints["likelihood"]) == tuple(LIKELIHOODS)
     assert get_args(hints["layout"]) == tuple(LAYOUTS)
     for name in NAMES:
-        assert resolve_name(LIKELIHOODS[name]).heads[0] == LOG_RATE
+        assert LIKELIHOODS[name].load().heads[0] == LOG_RATE
     with pytest.raises(UserError, match=r"'vae.likelihood' is 'poison'; did you mean 'poisson'"):
         RunConfig.from_dict({"vae": {"likelihood": "poison"}})
     with pytest.raises(UserError, match=r"'vae.layout' is 'wild'; did you mean 'wide'"):
