@@ -36,7 +36,7 @@ def test_a_file_appears_when_it_is_complete_and_nothing_else_does(tmp_path):
 def test_a_failure_keeps_the_file_that_was_there(tmp_path):
     path = tmp_path / "cells.txt"
     write_text(path, "precious")
-    with pytest.raises(FileNotFoundError, match="cells.txt"), atomic_file(path) as partial:
+    with pytest.raises(FileNotFoundError, match=r"cells\.txt"), atomic_file(path) as partial:
         partial.write_bytes(partial.with_name("half").read_bytes())
     assert path.read_text() == "precious"
     assert names(tmp_path) == ["cells.txt"]
