@@ -18,7 +18,6 @@ from scldm.data.source import CellDataset, CellSource
 from scldm.data.split import split_cells
 from scldm.errors import UserError
 from scldm.files import atomic_file
-from scldm.nn.objective import Objective
 from scldm.prior.dit import DiT
 from scldm.prior.few_step.fit import fit_to_prior
 from scldm.prior.few_step.solver import FewStepSolvers
@@ -97,25 +96,19 @@ def train_model(
         source = _unpack_once(source, work / "counts", accelerator)
     schema, (training, validation) = source.schema, split_source(source, config)
 
-    def stage(name: str, objective: Objective, training_data: Any, validation_data: Any) -> dict[str, Any]:
-        return train_unless_finished(
-            name,
-            objective,
-            training_data,
-            validation_data,
-            config.vae_training if name == "vae" else config.prior_training,
-            seed=config.seed,
-            seeding=config.seeding,
-            directory=work,
-            log=log,
-            accelerator=accelerator,
-            on_step=on_step,
-        )
-
+    common: dict[str, Any] = {
+        "seed": config.seed,
+        "seeding": config.seeding,
+        "directory": work,
+        "log": log,
+        "accelerator": accelerator,
+        "on_step": on_step,
+    }
     seed_modules(config.seed, "vae/weights", seeding=config.seeding)
     vae = build_vae(config, schema, training.gene_totals())
     vae_objective = VAEObjective(vae, dispersion_attribute(config, schema), training.n_cells)
-    vae_summary = stage("vae", vae_objective, CellDataset(training), CellDataset(validation))
+    cells = CellDataset(training), CellDataset(validation)
+    vae_summary = train_unless_finished("vae", vae_objective, *cells, config.vae_training, **common)
 
     latents = _encode_once(vae, training, work / "latents-training", accelerator)
     validation_latents = _encode_once(vae, validation, work / "latents-validation", accelerator)
@@ -124,7 +117,8 @@ def train_model(
     seed_modules(config.seed + 1, "prior/weights", seeding=config.seeding)
     prior = build_prior(config, schema)
     prior_objective = PriorObjective(prior, latents.statistics, config.prior)
-    prior_summary = stage("prior", prior_objective, latents, validation_latents)
+    stores = latents, validation_latents
+    prior_summary = train_unless_finished("prior", prior_objective, *stores, config.prior_training, **common)
     few_step = _fit_once(prior, latents, config, work / "few-step.safetensors", accelerator)
     log.close()
     summary = TrainingSummary(
