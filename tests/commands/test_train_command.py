@@ -202,7 +202,9 @@ def test_compiled_training_follows_the_plain_one(run, config_file, tmp_path):
     for name, options in (("plain", ()), ("compiled", ("--vae-training.compile", "--prior-training.compile"))):
         # In a process of its own: the checks of shapes that tests put around every function cannot be compiled.
         command = [sys.executable, "-m", "scldm", "train", str(config_file), "--output", str(tmp_path / name)]
-        subprocess.run([*command, "--device", "cpu", *options], check=True, capture_output=True)
+        # A rate at which the rounding of another order of sums stays what it is.
+        gentle = ("--prior-training.learning-rate", "5e-3")
+        subprocess.run([*command, "--device", "cpu", *gentle, *options], check=True, capture_output=True)
         lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["validation_loss"] for line in lines])
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
