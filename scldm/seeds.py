@@ -22,7 +22,7 @@ Seeding = Literal["64-bit", "32-bit"]
 #: Set in the seed of every rng of the 64-bit kind, so that its children are of its kind.
 _MARK = 1 << 63
 #: Where the state of torch's Mersenne twister holds its 624 words, each in eight bytes.
-_WORDS = slice(24, 24 + 8 * 624)
+_WORDS, _STATE_BYTES = slice(24, 24 + 8 * 624), 5056
 
 
 def torch_rng(
@@ -111,6 +111,8 @@ def _seeded(rng: torch.Generator, key: int) -> torch.Generator:
         # Torch seeds its Mersenne twister with the lowest 32 bits: the words of the state are replaced by those that
         # numpy derives from all bits. Other devices have counter-based rngs, whose key is the seed.
         state = rng.get_state()
+        if len(state) != _STATE_BYTES:
+            raise RuntimeError(f"the random state of this torch has {len(state)} bytes, scldm knows {_STATE_BYTES}")
         words = np.random.SeedSequence(key).generate_state(624)
         state[_WORDS] = torch.from_numpy(words.astype(np.uint64).view(np.uint8))
         rng.set_state(state)
