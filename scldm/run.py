@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from scldm.config import RunConfig
+from scldm.data.labels import factorize_labels
 from scldm.data.schema import DatasetSchema
 from scldm.data.source import CellDataset, CellSource
 from scldm.data.split import split_cells
@@ -45,7 +47,8 @@ def split_source(source: CellSource, config: RunConfig) -> tuple[CellSource, Cel
         If the labels or groups allow no such split.
     """
     data = config.data
-    labels = source.obs[list(data.conditions)].astype(str).agg("/".join, axis=1) if data.conditions else None
+    codes = pd.DataFrame({name: factorize_labels(source.obs[name])[0] for name in data.conditions})
+    labels = codes.astype(str).agg("/".join, axis=1) if data.conditions else None
     training, validation = split_cells(
         source.n_cells,
         fraction=data.validation_fraction,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32, Float64, Int, Int64
 
+from scldm.data.labels import factorize_labels, match_numbers
 from scldm.errors import UserError, nearest_names
 
 __all__ = ["CategoricalAttribute", "ContinuousAttribute"]
@@ -40,7 +41,7 @@ class CategoricalAttribute:
     @classmethod
     def fit(cls, column: pd.Series, name: str) -> CategoricalAttribute:
         """Collect the labels of training cells; raises ``UserError`` for a column of measurements or of cell names."""
-        codes, labels = _factorize(column)
+        codes, labels = factorize_labels(column)
         counts = np.bincount(codes[codes >= 0], minlength=len(labels))
         used = [(label, int(count)) for label, count in zip(labels, counts, strict=True) if count > 0]
         if not used:
@@ -59,8 +60,9 @@ class CategoricalAttribute:
         unknown
             ``"error"`` raises ``UserError`` for a label that the training data did not have; ``"unlabelled"`` gives -1.
         """
-        codes, labels = _factorize(column)
+        codes, labels = factorize_labels(column)
         known = pd.Index(self.categories, dtype=object).get_indexer(pd.Index(labels, dtype=object))
+        known = np.where(known < 0, match_numbers(column, labels, self.categories), known)
         if unknown == "error":
             used = np.bincount(codes[codes >= 0], minlength=len(labels)) > 0
             for label, code, is_used in zip(labels, known, used, strict=True):
@@ -156,28 +158,3 @@ def numbers(column: pd.Series, name: str) -> Float64[np.ndarray, " cells"]:
     if np.isinf(values).any():
         raise UserError(f"obs column '{name}' holds {int(np.isinf(values).sum())} infinite values")
     return values
-
-
-def _factorize(column: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """Return codes (-1 where missing) and labels, ordered as the categories of the attribute are to be."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        codes, values = column.cat.codes.to_numpy(), column.cat.categories
-        labels = [_label(value) for value in values]
-        order = np.arange(len(labels))
-    else:
-        codes, values = pd.factorize(column)
-        labels = [_label(value) for value in values]
-        numeric = pd.api.types.is_numeric_dtype(values.dtype)
-        order = np.argsort(np.asarray(values, dtype=np.float64) if numeric else np.asarray(labels), kind="stable")
-    # Different values may spell the same label (1 and "1"); they are one category.
-    position = {label: i for i, label in enumerate(dict.fromkeys(labels[i] for i in order))}
-    recode = np.array([position[label] for label in labels] + [-1], dtype=np.int64)
-    return recode[codes], list(position)
-
-
-def _label(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return str(value)

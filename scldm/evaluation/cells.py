@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
 from scldm.data.counts import find_counts, read_counts
+from scldm.data.labels import as_labels
 from scldm.errors import UserError, nearest_names
 
 __all__ = ["Cells", "gene_means", "log1p_cp10k", "read_cells"]
@@ -108,15 +109,15 @@ def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequenc
     columns: dict[str, np.ndarray] = {}
     for column in conditions:
         if column in adata.obs:
-            columns[column] = _as_text(adata.obs[column], name, generated=optional)
+            columns[column] = _labels_of(adata.obs[column], name, generated=optional)
         elif not optional:
             hint = nearest_names(column, adata.obs.columns) if len(adata.obs.columns) else "obs has no columns"
             raise UserError(f"In {name}: there is no obs column '{column}'; {hint}")
     return Cells(counts, genes, pd.DataFrame(columns, index=range(adata.n_obs)))
 
 
-def _as_text(column: pd.Series, name: str, *, generated: bool) -> np.ndarray:
-    """Turn a column of labels into text, so that files agree whatever the type; missing values are None."""
+def _labels_of(column: pd.Series, name: str, *, generated: bool) -> np.ndarray:
+    """Read a column of labels as text, None where one is missing; refuse a column of measurements or names."""
     n_values, is_float = column.nunique(), pd.api.types.is_float_dtype(column)
     if is_float and n_values > _MAX_LABELS:
         raise UserError(
@@ -128,8 +129,4 @@ def _as_text(column: pd.Series, name: str, *, generated: bool) -> np.ndarray:
             f"In {name}: the obs column '{column.name}' holds {n_values} different values in {len(column)} cells; "
             "only columns of labels can be judged"
         )
-    if is_float and (column.dropna() % 1 == 0).all():
-        column = column.astype("Int64")  # whole numbers become floats when some are missing
-    text = column.astype(object).map(str).to_numpy(dtype=object)
-    text[column.isna().to_numpy()] = None
-    return text
+    return as_labels(column)

@@ -1,0 +1,98 @@
+"""Every column that spells the same values gives the same labels, to the model and to the judge."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+from scldm.data import CategoricalAttribute
+from scldm.data.labels import as_labels, factorize_labels, label_of
+from scldm.errors import UserError
+from scldm.evaluation.cells import read_cells
+
+VALUES = [0.1, 1.0, 10.0, 1.0, 0.1]
+SPELLED = ["0.1", "1", "10", "1", "0.1"]
+
+COLUMNS = {
+    "float64": pd.Series(VALUES),
+    "float32": pd.Series(VALUES, dtype="float32"),
+    "nullable": pd.Series(VALUES, dtype="Float32"),
+    "category": pd.Series(VALUES).astype("category"),
+    "category of float32": pd.Series(VALUES, dtype="float32").astype("category"),
+    "object": pd.Series(VALUES, dtype=object),
+    "object of float32": pd.Series([np.float32(v) for v in VALUES], dtype=object),
+    "text": pd.Series(SPELLED),
+    "string": pd.Series(SPELLED, dtype="string"),
+    "bytes": pd.Series([s.encode() for s in SPELLED], dtype=object),
+    "category of bytes": pd.Series([s.encode() for s in SPELLED], dtype=object).astype("category"),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_the_model_and_the_judge_spell_a_column_alike(kind):
+    column = COLUMNS[kind]
+    assert list(as_labels(column)) == SPELLED
+    assert CategoricalAttribute.fit(column, "dose").categories == ("0.1", "1", "10")
+    cells = ad.AnnData(np.ones((5, 2), dtype=np.float32), obs=pd.DataFrame({"dose": column.to_numpy()}))
+    cells.obs["dose"] = column.to_numpy() if kind != "nullable" else column.array
+    judged = read_cells(cells, "the cells", None, ["dose"], optional=False)
+    assert list(judged.labels["dose"]) == SPELLED
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("other", COLUMNS)
+def test_columns_of_any_two_types_agree(kind, other):
+    attribute = CategoricalAttribute.fit(COLUMNS[kind], "dose")
+    assert attribute.encode(COLUMNS[other]).tolist() == [0, 1, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        (0.1, "0.1"),
+        (np.float32(0.1), "0.1"),
+        (-0.0, "0"),
+        (2.0, "2"),
+        (np.float16(0.5), "0.5"),
+        (1e20, "1e+20"),
+        (1e15, "1000000000000000"),
+        (float("inf"), "inf"),
+        (3, "3"),
+        (np.uint64(3), "3"),
+        (True, "True"),
+        (np.True_, "True"),
+        (b"na\xc3\xafve", "naïve"),
+        (b"\xff", "\\xff"),
+        ("x", "x"),
+    ],
+)
+def test_one_value_has_one_spelling(value, label):
+    assert label_of(value) == label
+
+
+def test_missing_values_stay_missing():
+    for column in (pd.Series([1.0, np.nan]), pd.Series([1, None], dtype="Int64"), pd.Series(["1", None])):
+        assert list(as_labels(column)) == ["1", None]
+        assert factorize_labels(column)[0].tolist() == [0, -1]
+
+
+@pytest.mark.parametrize("asked", [0.1, np.float32(0.1), np.float64(np.float32(0.1))])
+@pytest.mark.parametrize("categories", [("0.1", "1"), ("0.10000000149011612", "1.0"), ("1e-1", "1")])
+def test_a_number_finds_the_category_of_its_value(asked, categories):
+    attribute = CategoricalAttribute("dose", categories, (1, 1))
+    assert attribute.encode(pd.Series([asked, 1])).tolist() == [0, 1]
+    assert attribute.encode(pd.Series([1, 1])).tolist() == [1, 1]
+
+
+def test_a_number_that_several_categories_mean_finds_none():
+    attribute = CategoricalAttribute("dose", ("1.0", "1.00"), (1, 1))
+    with pytest.raises(UserError, match="'1' is not a value of 'dose'"):
+        attribute.encode(pd.Series([1]))
+
+
+def test_text_is_matched_as_text():
+    attribute = CategoricalAttribute("batch", ("01", "2"), (1, 1))
+    with pytest.raises(UserError, match="'1' is not a value of 'batch'"):
+        attribute.encode(pd.Series(["1"]))
