@@ -11,7 +11,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from anndata.abc import CSCDataset, CSRDataset
 
+from scldm.data.stored import StoredMatrix, check_sparse, native
 from scldm.errors import UserError, nearest_names
 
 __all__ = ["CountTable", "check_counts", "find_counts", "read_counts"]
@@ -20,6 +22,8 @@ __all__ = ["CountTable", "check_counts", "find_counts", "read_counts"]
 LARGEST_EXACT_COUNT = 2**24
 # log1p of anything a cell can hold stays below this.
 LARGEST_LOG_VALUE = 30
+# What integers lose when they are scaled and scaled back in float32.
+LARGEST_ROUNDING_ERROR = 1e-2
 ENTRIES_AT_A_TIME = 2**24
 
 
@@ -142,12 +146,24 @@ def check_counts(values: np.ndarray, where: str, elsewhere: Callable[[], list[st
             raise UserError(f"{where} holds negative values ({low:g}), so it is not counts{_advice(elsewhere)}")
         if chunk.dtype.kind == "f" and (np.rint(chunk) != chunk).any():
             example = chunk[np.rint(chunk) != chunk][0]
-            looks = ", it looks log-normalised" if values.max() < LARGEST_LOG_VALUE else ""
-            raise UserError(f"{where} holds values that are not integers ({example:g}){looks}{_advice(elsewhere)}")
+            raise UserError(
+                f"{where} holds values that are not integers ({example:.9g}){_looks(values)}{_advice(elsewhere)}"
+            )
         if high > LARGEST_EXACT_COUNT:
             raise UserError(
                 f"{where} holds a count of {high:.0f}; counts above {LARGEST_EXACT_COUNT} are not supported"
             )
+
+
+def _looks(values: np.ndarray) -> str:
+    """Say what values that are not all integers may be, if that can be told."""
+    positive = values[values > 0]
+    distance = np.abs(positive - np.rint(positive))
+    if distance.max() < LARGEST_ROUNDING_ERROR:
+        return ", off by rounding errors only; round them, for example with numpy.rint, if they were counts once"
+    if positive.max() < LARGEST_LOG_VALUE and (distance > 0).mean() > 0.5:
+        return ", it looks log-normalised"
+    return ""
 
 
 def check_not_empty(shape: tuple[int, ...]) -> None:
@@ -178,7 +194,10 @@ def canonical(matrix: sp.csr_matrix) -> sp.csr_matrix:
 def looks_like_counts(matrix: Any) -> bool:
     """Tell from a few rows whether a matrix holds counts."""
     try:
-        check_counts(next(_row_blocks(matrix[: min(200, matrix.shape[0])], "")).data, "")
+        if isinstance(matrix, StoredMatrix):
+            check_counts(matrix.some_values(), "")
+        else:
+            check_counts(next(_row_blocks(matrix[: min(200, matrix.shape[0])], "")).data, "")
     except (UserError, TypeError, ValueError):
         return False
     return True
@@ -188,11 +207,13 @@ def _row_blocks(matrix: Any, where: str) -> Iterator[sp.csr_matrix]:
     """Yield consecutive rows as CSR with the values as they are; what is sparse comes as one block."""
     if hasattr(matrix, "compute"):
         matrix = matrix.compute()
+    if isinstance(matrix, CSRDataset | CSCDataset):
+        matrix = StoredMatrix(matrix.group)
+    if isinstance(matrix, StoredMatrix):
+        matrix = matrix.to_memory()
     if sp.issparse(matrix):
+        check_sparse(matrix, where)
         yield sp.csr_matrix(matrix)
-        return
-    if hasattr(matrix, "to_memory"):
-        yield sp.csr_matrix(matrix.to_memory())
         return
     if not isinstance(matrix, h5py.Dataset):
         matrix = np.asarray(matrix)
@@ -201,7 +222,7 @@ def _row_blocks(matrix: Any, where: str) -> Iterator[sp.csr_matrix]:
     n_rows, n_columns = matrix.shape
     step = max(1, ENTRIES_AT_A_TIME // n_columns)
     for start in range(0, n_rows, step):
-        yield sp.csr_matrix(matrix[start : start + step])
+        yield sp.csr_matrix(native(matrix[start : start + step]))
 
 
 def _advice(elsewhere: Callable[[], list[str]] | None) -> str:

@@ -2,45 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anndata as ad
 import h5py
 import pandas as pd
-from anndata.io import read_elem, sparse_dataset
+from anndata.io import read_elem
 
 from scldm.data.counts import CountTable, choose_place, looks_like_counts
+from scldm.data.stored import ENTRIES_AT_A_TIME, StoredMatrix, check_sizes, matrix_of
 from scldm.errors import UserError
 
-__all__ = ["counts_key", "find_counts_in_file", "open_h5ad", "read_h5ad", "read_obs"]
+__all__ = ["counts_key", "find_counts_in_file", "open_h5ad", "read_h5ad", "read_obs", "reading"]
 
 
-def open_h5ad(path: str | os.PathLike[str]) -> h5py.File:
-    """Open an ``.h5ad`` file for reading; raises ``UserError`` if that is not what the path leads to."""
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever reading a file raises into a ``UserError`` that names the file.
+
+    A file can be damaged in any of its parts, or change while it is read: h5py and anndata raise nearly anything then.
+    """
+    try:
+        yield
+    except UserError as error:
+        if f"'{os.fspath(path)}'" in str(error):
+            raise
+        raise UserError(f"in '{os.fspath(path)}': {error}") from error
+    except (Exception, RecursionError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(f"'{os.fspath(path)}' cannot be read, it is damaged or not complete ({reason})") from error
+
+
+@contextlib.contextmanager
+def open_h5ad(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
+    """Open an ``.h5ad`` file for reading, and close it again.
+
+    Raises
+    ------
+    UserError
+        If that is not what the path leads to, or if anything goes wrong while it is read in the block.
+    """
     path = Path(path)
     if path.is_dir():
         hint = "; zarr stores are not supported, write an .h5ad" if (path / ".zattrs").exists() else ""
         raise UserError(f"'{path}' is a directory, not an .h5ad file{hint}")
     if not path.exists():
         raise UserError(f"there is no file '{path}'")
+    if not path.is_file():
+        raise UserError(f"'{path}' is not a regular file")
     if not os.access(path, os.R_OK):
         raise UserError(f"the file '{path}' may not be read")
     if not h5py.is_hdf5(path):
         raise UserError(f"'{path}' is not an .h5ad file (it is not HDF5, or damaged)")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be opened: {error}") from error
-    if "obs" not in file or "var" not in file:
-        file.close()
-        raise UserError(f"'{path}' is an HDF5 file but not an .h5ad: it has no obs and var")
-    if not all(isinstance(file[name], h5py.Group) for name in ("obs", "var")):
-        file.close()
-        raise UserError(f"'{path}' was written by a very old anndata; read it with scanpy and write it again")
-    return file
+    with reading(path), h5py.File(path, "r") as file:
+        if "obs" not in file or "var" not in file:
+            raise UserError(f"'{path}' is an HDF5 file but not an .h5ad: it has no obs and var")
+        if not all(isinstance(file[name], h5py.Group) for name in ("obs", "var")):
+            raise UserError(f"'{path}' was written by a very old anndata; read it with scanpy and write it again")
+        check_sizes(file)
+        yield file
 
 
 def counts_key(file: h5py.File, layer: str | None) -> str:
@@ -53,18 +78,45 @@ def find_counts_in_file(file: h5py.File, layer: str | None) -> CountTable:
     places, where = _places(file), _choose(file, layer)
 
     def elsewhere() -> list[str]:
-        return [place for place, key in places.items() if place != where and looks_like_counts(_matrix(file[key]))]
+        return [p for p, key in places.items() if p != where and looks_like_counts(_matrix(file, key))]
 
     var = file["raw/var" if where == "raw" else "var"]
-    return CountTable(_matrix(file[places[where]]), read_index(var), where, elsewhere)
+    matrix, genes = _matrix(file, places[where]), read_index(var)
+    if matrix.shape[1] != len(genes):
+        raise UserError(f"{where} has {matrix.shape[1]} columns for {len(genes)} genes")
+    return CountTable(matrix, genes, where, elsewhere)
 
 
 def read_obs(file: h5py.File) -> pd.DataFrame:
     """Read the ``obs`` table."""
     try:
-        return read_elem(file["obs"])
+        obs = read_elem(file["obs"])
     except Exception as error:
-        raise UserError(f"the obs of '{file.filename}' cannot be read: {error}") from error
+        raise UserError(f"its obs cannot be read: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(obs, pd.DataFrame):
+        raise UserError("its obs is not a table")
+    return with_plain_text(obs)
+
+
+def with_plain_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose text is of the type ``object``, in its index and its categories too.
+
+    Newer pandas has types of its own for text, which anndata writes only when it is told to.
+    """
+    plain = frame.copy(deep=False)
+    plain.index = _plain(frame.index)
+    for name in frame.columns:
+        column = frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            if isinstance(column.cat.categories.dtype, pd.StringDtype):
+                plain[name] = column.cat.rename_categories(_plain(column.cat.categories)).array
+        elif isinstance(column.dtype, pd.StringDtype):
+            plain[name] = column.astype(object).where(column.notna(), None).array
+    return plain
+
+
+def _plain(index: pd.Index) -> pd.Index:
+    return index.astype(object) if isinstance(index.dtype, pd.StringDtype) else index
 
 
 def read_index(frame: h5py.Group) -> pd.Index:
@@ -87,17 +139,25 @@ def _choose(file: h5py.File, layer: str | None) -> str:
     return choose_place(layer, layers, has_x="X" in places, has_raw="raw" in places)
 
 
-def _matrix(item: Any) -> Any:
-    return sparse_dataset(item) if isinstance(item, h5py.Group) else item
+def _matrix(file: h5py.File, key: str) -> StoredMatrix | h5py.Dataset:
+    return matrix_of(file[key], key)
 
 
-def read_h5ad(path: Path) -> ad.AnnData:
+def read_h5ad(path: str | os.PathLike[str]) -> ad.AnnData:
     """Read a whole file; raises ``UserError`` if that is not possible."""
-    open_h5ad(path).close()
-    with warnings.catch_warnings():
+    with open_h5ad(path) as file:
+        # scipy reads beyond a matrix that is damaged: each is looked through before anndata makes one of it.
+        file.visititems(_check_sparse_group)
+    with reading(path), warnings.catch_warnings():
         # Repeated names: of cells they do not matter, of genes they become an error.
         warnings.simplefilter("ignore", UserWarning)
-        try:
-            return ad.read_h5ad(path)
-        except Exception as error:
-            raise UserError(f"'{path}' cannot be read: {error}") from error
+        adata = ad.read_h5ad(path)
+        adata.obs, adata.var = with_plain_text(adata.obs), with_plain_text(adata.var)
+        return adata
+
+
+def _check_sparse_group(name: str, item: Any) -> None:
+    if isinstance(item, h5py.Group) and {"data", "indices", "indptr"} <= set(item):
+        matrix = StoredMatrix(item)
+        for start in range(0, len(matrix.indices), ENTRIES_AT_A_TIME):
+            matrix.checked_indices(matrix.indices[start : start + ENTRIES_AT_A_TIME])

@@ -13,8 +13,9 @@ import pandas as pd
 import scipy.sparse as sp
 from jaxtyping import Int
 
-from scldm.data.counts import canonical, find_counts
-from scldm.data.h5ad import counts_key, find_counts_in_file, open_h5ad, read_obs
+from scldm.data.counts import canonical, check_counts, find_counts
+from scldm.data.h5ad import counts_key, find_counts_in_file, open_h5ad, read_obs, reading
+from scldm.data.stored import StoredMatrix, native
 from scldm.data.stores.base import CellData, Store
 from scldm.errors import UserError
 
@@ -56,13 +57,13 @@ class H5adStore(Store):
             self.genes = table.genes if genes is None else genes
             item = file[self.key]
             self._sparse = isinstance(item, h5py.Group)
-            if self._sparse:
-                if item.attrs.get("encoding-type") != "csr_matrix":
+            if isinstance(table.matrix, StoredMatrix):
+                if table.matrix.format != "csr":
                     raise UserError(
                         f"'{self.key}' of '{path}' is stored by columns (CSC), so single cells cannot be read from it; "
                         "convert it to CSR, or read it into memory by dropping --data.backed"
                     )
-                self._indptr = item["indptr"][:].astype(np.int64)
+                self._indptr = table.matrix.indptr
                 self._chunks = item["data"].chunks
             else:
                 self._indptr = np.arange(item.shape[0] + 1, dtype=np.int64) * item.shape[1]
@@ -104,7 +105,11 @@ class H5adStore(Store):
 
     def read(self, rows: Int[np.ndarray, " cells"]) -> sp.csr_matrix:
         """See :meth:`Store.read`; what lies close together in the file is read at once, from the front to the back."""
-        return canonical(self._read(rows))
+        with reading(self.path):
+            found = self._read(rows)
+            # A file that changed since it was scanned would be trained on without a word.
+            check_counts(found.data, self.where)
+            return canonical(found)
 
     def blocks(self) -> Iterator[sp.csr_matrix]:
         """See :meth:`Store.blocks`."""
@@ -112,7 +117,9 @@ class H5adStore(Store):
         while start < self.n_cells:
             within = np.searchsorted(self._indptr, self._indptr[start] + ENTRIES_AT_A_TIME, side="right") - 1
             stop = min(self.n_cells, max(start + 1, int(within)))
-            yield self._read(np.arange(start, stop))
+            with reading(self.path):
+                block = self._read(np.arange(start, stop))
+            yield block
             start = stop
 
     def elsewhere(self) -> list[str]:
@@ -138,8 +145,11 @@ class H5adStore(Store):
             return self._read_dense(rows, ordered, first, last)
         run_start, run_stop = start[first], stop[last]
         group = self._item()
-        values = _read_runs(group["data"], run_start, run_stop)
+        values = native(_read_runs(group["data"], run_start, run_stop))
         columns = _read_runs(group["indices"], run_start, run_stop)
+        if len(columns) and (columns.min() < 0 or columns.max() >= len(self.genes)):
+            raise UserError(f"the sparse matrix '{self.key}' is damaged: its indices lie outside of it")
+        columns = columns.astype(np.int32, copy=False)
         # Where each row begins in what was read: its run's place there plus its place in the run.
         run_place = np.cumsum(run_stop - run_start) - (run_stop - run_start)
         run_of_row = np.cumsum(is_new_run) - 1
@@ -152,7 +162,7 @@ class H5adStore(Store):
 
     def _read_dense(self, rows: np.ndarray, ordered: np.ndarray, first: np.ndarray, last: np.ndarray) -> sp.csr_matrix:
         dataset = self._item()
-        blocks = [sp.csr_matrix(dataset[ordered[a] : ordered[b] + 1]) for a, b in zip(first, last, strict=True)]
+        blocks = [sp.csr_matrix(native(dataset[ordered[a] : ordered[b] + 1])) for a, b in zip(first, last, strict=True)]
         if not blocks:
             return sp.csr_matrix((0, len(self.genes)), dtype=dataset.dtype)
         return sp.csr_matrix(sp.vstack(blocks, format="csr"))[np.searchsorted(ordered, rows)]
