@@ -26,7 +26,7 @@ from scldm.evaluation import EvaluationReport, evaluate
 from scldm.evaluation.baselines import joint_labels
 from scldm.evaluation.baselines.scvi import SCVI, is_installed
 from scldm.evaluation.cells import read_cells
-from scldm.evaluation.prepare import MIN_CELLS
+from scldm.evaluation.material import MIN_CELLS
 from scldm.evaluation.results import write_results
 from scldm.evaluation.table import metric_table
 from scldm.files import atomic_directory, check_directory_can_be_made, holds_only

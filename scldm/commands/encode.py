@@ -47,7 +47,8 @@ class Encode:
         with open_h5ad(self.data) as file:
             obs = read_obs(file)
         source = open_aligned(model, self.data, layer=self.layer)
-        print(source.coverage.sentence())
+        if not source.coverage.is_low:  # or it was said as a warning
+            print(source.coverage.sentence())
         encoded = ad.AnnData(obs=obs, obsm={LATENTS_KEY: encode(model, source)})
         encoded.uns["scldm"] = {"model_hash": model.fingerprint(), "data": self.data.name}
         with atomic_file(self.output) as partial:

@@ -20,8 +20,8 @@ __all__ = ["CountTable", "check_counts", "find_counts", "read_counts"]
 
 # Above this, float32 no longer holds every integer.
 LARGEST_EXACT_COUNT = 2**24
-# log1p of anything a cell can hold stays below this.
-LARGEST_LOG_VALUE = 30
+# log1p of counts per million stays below this.
+LARGEST_LOG_VALUE = 14
 # What integers lose when they are scaled and scaled back in float32.
 LARGEST_ROUNDING_ERROR = 1e-2
 ENTRIES_AT_A_TIME = 2**24

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,12 @@ from jaxtyping import Bool, Int64
 
 from scldm.errors import UserError
 
-__all__ = ["GeneCoverage", "GeneMap", "check_unique_genes", "move_columns", "take_columns"]
+__all__ = ["GeneCoverage", "GeneMap", "check_unique_genes", "move_columns", "take_columns", "without_versions"]
+
+# An Ensembl identifier of a gene, of any species, with the version that changes from release to release.
+_ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*G\d{6,})\.\d+$")
+# With less than this, most users have named genes otherwise without knowing it.
+MIN_COVERAGE = 0.9
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,11 @@ class GeneCoverage:
     n_found: int
     missing: tuple[str, ...]
     share_of_umis_kept: float
+
+    @property
+    def is_low(self) -> bool:
+        """Whether so many genes are missing that the cells are not what they are taken for."""
+        return self.n_found < MIN_COVERAGE * self.n_schema or self.share_of_umis_kept < MIN_COVERAGE
 
     def sentence(self) -> str:
         """Tell it in a sentence."""
@@ -71,7 +82,7 @@ class GeneMap:
     def between(
         cls, store_genes: Sequence[str] | pd.Index, schema_genes: Sequence[str], min_shared: float = 0.0
     ) -> GeneMap:
-        """Find the genes of a schema among those of a store.
+        """Find the genes of a schema among those of a store, by name; the version of an Ensembl identifier may differ.
 
         Parameters
         ----------
@@ -90,7 +101,18 @@ class GeneMap:
         wanted: pd.Index[str] = pd.Index(list(schema_genes))
         have: pd.Index[str] = pd.Index(list(store_genes))
         target = wanted.get_indexer(have).astype(np.int64)
-        missing = tuple(wanted[~wanted.isin(have)].tolist())
+        is_found = np.zeros(len(wanted), dtype=bool)
+        is_found[target[target >= 0]] = True
+        if not is_found.all():
+            # What is left over on both sides may differ by the version of an Ensembl identifier only.
+            open_wanted, open_have = np.flatnonzero(~is_found), np.flatnonzero(target < 0)
+            bare_wanted, bare_have = without_versions(wanted[open_wanted]), without_versions(have[open_have])
+            is_clear = ~bare_have.duplicated(keep=False) & ~bare_have.isin(bare_wanted[bare_wanted.duplicated()])
+            places = bare_wanted[~bare_wanted.duplicated()].get_indexer(bare_have[is_clear])
+            unique_wanted = open_wanted[~bare_wanted.duplicated()]
+            target[open_have[is_clear]] = np.where(places < 0, -1, unique_wanted[places])
+            is_found[target[target >= 0]] = True
+        missing = tuple(wanted[~is_found].tolist())
         n_found = len(wanted) - len(missing)
         if n_found == 0 or n_found < min_shared * len(wanted):
             foreign = have[target < 0]
@@ -119,6 +141,11 @@ class GeneMap:
     def align(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
         """Turn a canonical CSR matrix over the genes of the store into one over the genes of the schema."""
         return move_columns(matrix, self.target, self.n_genes)
+
+
+def without_versions(names: pd.Index) -> pd.Index:
+    """Return names of genes without the versions of Ensembl identifiers: ``ENSG00000139618.15`` loses its ``.15``."""
+    return pd.Index([_ENSEMBL_VERSION.sub(r"\1", str(name)) for name in names], dtype=object)
 
 
 def take_columns(matrix: sp.csr_matrix, columns: Int64[np.ndarray, " chosen"]) -> sp.csr_matrix:

@@ -86,7 +86,9 @@ def match_numbers(column: pd.Series, labels: list[str], categories: tuple[str, .
     found = np.full(len(labels), -1, dtype=np.int64)
     if not _holds_numbers(column):
         return found
-    own, known = (pd.to_numeric(pd.Series(list(texts), dtype=object), errors="coerce") for texts in (labels, categories))
+    own, known = (
+        pd.to_numeric(pd.Series(list(texts), dtype=object), errors="coerce") for texts in (labels, categories)
+    )
     for precision in (np.float64, np.float32):
         with np.errstate(over="ignore"):
             mine, theirs = own.to_numpy(precision), known.to_numpy(precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -122,18 +123,21 @@ def _read(store: Store, obs: pd.DataFrame, reading: Reading) -> CellSource:
     library_sizes = scan.totals if all_kept else narrowed.library_sizes(gene_map.columns)
     frequent = f"genes expressed in {reading.min_cells_per_gene} or more cells"
     check_no_empty_cells(library_sizes, f" on {frequent if schema is None else 'the genes of the model'}")
+    coverage = GeneCoverage(
+        n_schema=len(genes),
+        n_found=len(gene_map.columns),
+        missing=gene_map.missing,
+        share_of_umis_kept=float(library_sizes.sum() / scan.totals.sum()),
+    )
+    if schema is not None and coverage.is_low:
+        warnings.warn(f"{coverage.sentence()}. Are genes named otherwise there?", UserWarning, stacklevel=2)
     return CellSource(
         store=narrowed,
         genes=gene_map,
         schema=schema or DatasetSchema.of_cells(genes, table, library_sizes),
         table=table,
         depths=library_sizes.astype(np.float32),
-        coverage=GeneCoverage(
-            n_schema=len(genes),
-            n_found=len(gene_map.columns),
-            missing=gene_map.missing,
-            share_of_umis_kept=float(library_sizes.sum() / scan.totals.sum()),
-        ),
+        coverage=coverage,
         rows=np.arange(store.n_cells),
     )
 

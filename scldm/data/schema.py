@@ -75,6 +75,31 @@ class DatasetSchema:
             combinations=tuple(sorted(tuple(row) for row in seen)),
         )
 
+    @classmethod
+    def from_counts(
+        cls, counts: Any, genes: Names, obs: pd.DataFrame, categorical: Names = (), continuous: Names = ()
+    ) -> DatasetSchema:
+        """Describe cells that are at hand as a matrix and a table; nothing is left out.
+
+        Parameters
+        ----------
+        counts
+            UMI counts, cells x genes, dense or sparse.
+        genes
+            Unique gene names.
+        obs
+            One row per cell.
+        categorical, continuous
+            Names of the columns to condition on.
+
+        Raises
+        ------
+        UserError
+            If a column is missing, incompletely labelled, or of the wrong kind.
+        """
+        table = CellTable.read(obs, as_names(categorical), as_names(continuous))
+        return cls.of_cells(genes, table, np.asarray(counts.sum(axis=1), dtype=np.float64).ravel())
+
     @property
     def n_genes(self) -> int:
         """Number of genes."""

@@ -13,10 +13,11 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
 from scldm.data.counts import find_counts, read_counts
+from scldm.data.genes import without_versions
 from scldm.data.labels import as_labels
 from scldm.errors import UserError, nearest_names
 
-__all__ = ["Cells", "gene_means", "log1p_cp10k", "read_cells"]
+__all__ = ["Cells", "gene_means", "has_layer", "log1p_cp10k", "read_cells"]
 
 # A column of numbers with more values than this is a measurement, not a label; one of text or whole numbers, a name.
 _MAX_LABELS = 50
@@ -89,20 +90,28 @@ class Cells:
         return 1.0 - n_positive / len(self)
 
 
+def has_layer(adata: AnnData, layer: str | None) -> bool:
+    """Whether a file has a layer of this name; ``raw`` and ``X`` are layers as well."""
+    return layer in adata.layers or (layer == "raw" and adata.raw is not None) or (layer == "X" and adata.X is not None)
+
+
 def read_cells(adata: AnnData, name: str, layer: str | None, conditions: Sequence[str], *, optional: bool) -> Cells:
     """Read and check the raw counts of one file, and the columns of ``obs`` that are labels; see `evaluate`.
 
     The name, such as ``"the generated cells"``, is for errors: counts that are not raw counts, genes that are named
-    twice, a column that is missing or not a label. If `optional`, a layer or a column that the file lacks is left out
-    instead, and a column may hold too many labels: real cells say what is a label.
+    twice, a column that is missing or not a label. A file without the layer has its counts in ``X``. If `optional`, a
+    column that the file lacks is left out instead, and a column may hold too many labels: real cells say what is a
+    label.
     """
-    if optional and layer is not None and layer not in adata.layers and (layer != "raw" or adata.raw is None):
+    if not has_layer(adata, layer):
         layer = None
     try:
         counts = read_counts(adata, layer)
         genes = pd.Index(find_counts(adata, layer).genes.astype(str))
     except UserError as error:
         raise UserError(f"In {name}: {error}") from error
+    if (bare := without_versions(genes)).is_unique:
+        genes = bare  # so that files agree whose Ensembl identifiers are of different releases
     if not genes.is_unique:
         twice = genes[genes.duplicated()][0]
         raise UserError(f"In {name}: the gene '{twice}' is there more than once; gene names must be unique")

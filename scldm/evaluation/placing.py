@@ -10,7 +10,7 @@ from scldm.evaluation.bootstrap import draw_weights
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Fitted, Side
 from scldm.evaluation.labels import fit_classifier
-from scldm.evaluation.prepare import PreparedCells
+from scldm.evaluation.material import Material
 from scldm.evaluation.records import LATENT_SPACE, PRIMARY_SPACE
 from scldm.evaluation.spaces import FeatureSpace, LatentSpace, Space, VariableGeneSpace
 from scldm.evaluation.systems import CEILING, MEMORISER
@@ -22,7 +22,7 @@ MAX_BASELINE_CELLS = 5000
 
 
 def place_all(
-    cells: PreparedCells,
+    cells: Material,
     generators: Sequence[str],
     conditions: Sequence[str],
     *,

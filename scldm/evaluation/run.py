@@ -18,7 +18,7 @@ from scldm.evaluation.metrics import METRICS, transport
 from scldm.evaluation.metrics.kernels import MMD2_PUBLISHED
 from scldm.evaluation.metrics.labels import label_fidelity
 from scldm.evaluation.placing import place_all
-from scldm.evaluation.prepare import MIN_CELLS, PreparedCells, prepare
+from scldm.evaluation.material import MIN_CELLS, Material, gather
 from scldm.evaluation.records import rows_of
 from scldm.evaluation.report import EvaluationReport
 from scldm.evaluation.scoring import score
@@ -134,7 +134,7 @@ def evaluate(
     _check_names(named, given)
     conditions = tuple(dict.fromkeys(conditions))
     halves = profile == "standard"
-    cells = prepare(
+    cells = gather(
         real,
         named | given,
         train,
@@ -184,7 +184,7 @@ def default_splits(n_cells: int) -> int:
     return min(max(MAX_CELLS_OF_ALL_SPLITS // n_cells, 1), MAX_SPLITS)
 
 
-def _notes(cells: PreparedCells, halves: bool) -> tuple[str, ...]:
+def _notes(cells: Material, halves: bool) -> tuple[str, ...]:
     """Say what a reader must know about how the numbers came about."""
     if not halves:
         return (PUBLISHED_NOTE, *cells.notes)

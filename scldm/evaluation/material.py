@@ -9,16 +9,20 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scldm.errors import UserError
-from scldm.evaluation.cells import Cells, read_cells
+from scldm.errors import UserError, nearest_names
+from scldm.evaluation.cells import Cells, has_layer, read_cells
 from scldm.evaluation.draws import split, stratified_choice
 from scldm.seeds import numpy_rng
 
-__all__ = ["MIN_CELLS", "MIN_CELLS_PER_GENE", "GeneOverlap", "PreparedCells", "prepare"]
+__all__ = ["MIN_CELLS", "MIN_CELLS_PER_GENE", "GeneOverlap", "Material", "gather"]
 
 MIN_CELLS = 10
 MIN_CELLS_PER_GENE = 3
 MAX_FITTING_CELLS = 20_000
+# Below this share of the expressed genes the reader is told that the others are not judged.
+MIN_JUDGED_GENES = 0.9
+# No two cells have the same counts of so many genes by chance.
+MIN_GENES_TO_KNOW_A_CELL = 20
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class GeneOverlap:
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedCells:
+class Material:
     """All cells of an evaluation, with the judged genes, and what a reader must know about them.
 
     Spaces, classifiers and baselines are fitted on `fitting`: real cells that are not among the held-out ones unless
@@ -62,7 +66,7 @@ class PreparedCells:
     notes: tuple[str, ...]
 
 
-def prepare(
+def gather(
     real: AnnData,
     generated: Mapping[str, AnnData],
     train: AnnData | None,
@@ -72,13 +76,14 @@ def prepare(
     halves: bool,
     seed: int,
     max_cells: int,
-) -> PreparedCells:
+) -> Material:
     """Read and check the files, and choose the genes and the cells to fit on; see `evaluate`.
 
     With `halves` the reference is one half of the held-out cells, and fitting needs other cells. Otherwise all real
     cells are both, with all their genes. Raises ``UserError`` if a file cannot be judged or there are too few cells.
     """
     titles = {name: "the generated cells" if name == "generated" else f"the cells of '{name}'" for name in generated}
+    _check_layer(layer, [real, *generated.values(), *([] if train is None else [train])])
     real_cells = read_cells(real, "the real cells", layer, conditions, optional=False)
     judged = {name: read_cells(a, titles[name], layer, conditions, optional=True) for name, a in generated.items()}
     train_cells = None if train is None else read_cells(train, "the training cells", layer, conditions, optional=False)
@@ -94,7 +99,7 @@ def prepare(
     if train_cells is not None:
         files["the training cells"] = train_cells
     min_cells, source = MIN_CELLS_PER_GENE if halves else 1, "real" if rows is None else "training"
-    genes, n_shared = _choose_genes({"the real cells": real_cells, **files}, fitting, min_cells, source)
+    genes, n_shared, on_genes = _choose_genes({"the real cells": real_cells, **files}, fitting, min_cells, source)
     overlap = GeneOverlap(
         n_real=len(real_cells.genes),
         n_generated=min(len(cells.genes) for cells in judged.values()),
@@ -105,14 +110,14 @@ def prepare(
 
     n_possible = min(max_cells, min(len(held_out) // 2, len(fitting)) if halves else len(held_out))
     n_cells, too_few = _n_compared(n_possible, files)
-    notes = [*(_notes(judged, titles, fitting, train_cells) if halves else []), *too_few]
+    notes = [*on_genes, *(_notes(judged, titles, fitting, train_cells) if halves else []), *too_few]
     if train_cells is not None:
         train_cells = train_cells.with_genes(genes)
     if train is not None and train_cells is not None:
         n_repeated = _n_repeated(real.obs_names, real_cells.with_genes(genes), train.obs_names, train_cells)
         if n_repeated:
             notes.append(f"WARNING: {n_repeated} of the {real.n_obs} held-out real cells are training cells as well.")
-    return PreparedCells(
+    return Material(
         held_out=held_out.with_genes(genes),
         generated={name: cells.with_genes(genes) for name, cells in judged.items()},
         train=train_cells,
@@ -124,11 +129,21 @@ def prepare(
     )
 
 
-def _choose_genes(files: Mapping[str, Cells], fitting: Cells, min_cells: int, source: str) -> tuple[pd.Index, int]:
+def _check_layer(layer: str | None, files: Sequence[AnnData]) -> None:
+    """Raise ``UserError`` if no file has the layer; one that lacks it has its counts in ``X``."""
+    if layer is not None and not any(has_layer(adata, layer) for adata in files):
+        names = sorted({str(name) for adata in files for name in adata.layers})
+        help_ = nearest_names(layer, names) if names else "none of them has layers, their counts may be in X"
+        raise UserError(f"No file has a layer '{layer}'; {help_}")
+
+
+def _choose_genes(
+    files: Mapping[str, Cells], fitting: Cells, min_cells: int, source: str
+) -> tuple[pd.Index, int, list[str]]:
     """Choose the genes to judge: those in every file that at least `min_cells` of the fitting cells show.
 
-    The source says which file the fitting cells are from. Gives the number of genes that all files have, too. Raises
-    ``UserError`` if less than half of the genes that the fitting cells show are in every file.
+    The source says which file the fitting cells are from. Gives the number of genes that all files have, too, and says
+    so where genes that the fitting cells show are lost. Raises ``UserError`` if that is more than half of them.
     """
     seen = np.bincount(fitting.counts.indices[fitting.counts.data > 0], minlength=len(fitting.genes))
     candidates = fitting.genes[seen >= min_cells]
@@ -147,7 +162,14 @@ def _choose_genes(files: Mapping[str, Cells], fitting: Cells, min_cells: int, so
     judged = fitting.genes[in_all & (seen >= min_cells)]
     if 2 * len(judged) < len(candidates):
         raise UserError(f"Only {len(judged)} of {len(candidates)} genes are in all files; at least half are needed")
-    return judged, int(in_all.sum())
+    notes = []
+    if len(judged) < MIN_JUDGED_GENES * len(candidates):
+        lost = candidates[~candidates.isin(judged)]
+        notes.append(
+            f"WARNING: {len(lost)} of the {len(candidates)} expressed genes of the {source} cells, such as '{lost[0]}', "
+            "are not in all files and are not judged; are they named otherwise there?"
+        )
+    return judged, int(in_all.sum()), notes
 
 
 def _n_compared(n_possible: int, files: Mapping[str, Cells]) -> tuple[int, list[str]]:
@@ -192,13 +214,21 @@ def _notes(judged: Mapping[str, Cells], titles: Mapping[str, str], fitting: Cell
 
 
 def _n_repeated(real_names: pd.Index, real: Cells, train_names: pd.Index, train: Cells) -> int:
-    """Count the held-out cells that seem to be training cells as well: the same name and the same depth.
+    """Count the held-out cells that are training cells as well: their counts are the same, gene by gene.
 
-    Names such as "0", "1", ... say nothing by themselves, so the answer is zero when most cells of one name differ.
+    A cell that shows few genes can be like another by chance: of such a one the name has to be the same, too.
     """
-    if not (real_names.is_unique and train_names.is_unique):
-        return 0
-    position = train_names.get_indexer(real_names)
-    named = np.flatnonzero(position >= 0)
-    n_same = int((real.library_size[named] == train.library_size[position[named]]).sum())
-    return n_same if 2 * n_same > len(named) else 0
+    own, others = _count_hashes(real), _count_hashes(train)
+    same_counts = np.isin(own, others)
+    named = pd.MultiIndex.from_arrays([real_names.astype(str), own])
+    same_cell = named.isin(pd.MultiIndex.from_arrays([train_names.astype(str), others]))
+    n_expressed = np.diff(real.counts.indptr)
+    return int((same_counts & (same_cell | (n_expressed >= MIN_GENES_TO_KNOW_A_CELL))).sum())
+
+
+def _count_hashes(cells: Cells) -> np.ndarray:
+    """Compute a number per cell that depends on all its counts: two cells that differ share one by no chance at all."""
+    weights = numpy_rng(0, "hash").integers(1, 2**63, len(cells.genes), dtype=np.uint64)
+    products = cells.counts.data.astype(np.uint64) * weights[cells.counts.indices]  # modulo 2^64
+    totals = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(products, dtype=np.uint64)])
+    return totals[cells.counts.indptr[1:]] - totals[cells.counts.indptr[:-1]]

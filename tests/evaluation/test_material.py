@@ -1,5 +1,7 @@
 """What is read, checked and chosen before anything is compared."""
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -11,18 +13,18 @@ from scldm.evaluation import EvaluationReport
 from scldm.evaluation import evaluate as evaluate_fully
 from scldm.evaluation.cells import read_cells
 from scldm.evaluation.draws import split, stratified_choice
-from scldm.evaluation.prepare import PreparedCells, prepare
+from scldm.evaluation.material import Material, gather
 
 
 def evaluate(*args, **kwargs) -> EvaluationReport:
     return evaluate_fully(*args, **({"n_splits": 1, "n_resamples": 20} | kwargs))
 
 
-def prepared(real, generated, train, **changes) -> PreparedCells:
+def prepared(real, generated, train, **changes) -> Material:
     """Prepare cells as `evaluate` does, and compute nothing."""
     named = generated if isinstance(generated, dict) else {"generated": generated}
     options = {"conditions": [], "layer": None, "halves": True, "seed": 0, "max_cells": 5000}
-    return prepare(real, named, train, **(options | changes))
+    return gather(real, named, train, **(options | changes))
 
 
 def test_missing_and_unknown_labels_are_said_not_guessed(real, generated, train):
@@ -143,6 +145,60 @@ def test_held_out_cells_that_were_trained_on_are_reported(generated, train, real
     assert not prepared(renamed, generated, train).notes
 
 
+@pytest.mark.parametrize("repeated", ["held out", "training", "all"])
+def test_repeated_names_do_not_hide_cells_that_were_trained_on(generated, train, repeated):
+    held_out, train = train[:80].copy(), train.copy()
+    for adata, where in ((held_out, "held out"), (train, "training")):
+        if repeated in (where, "all"):
+            adata.obs_names = [adata.obs_names[0], adata.obs_names[0], *adata.obs_names[2:]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # anndata's
+        notes = prepared(held_out, generated, train).notes
+    assert any(note.startswith("WARNING: 80 of the 80") for note in notes)
+
+
+def test_cells_that_were_trained_on_are_known_by_their_counts(generated, train):
+    """Whatever they are called, and in whatever order the genes are."""
+    held_out = train[:80, ::-1].copy()
+    held_out.obs_names = [f"other{i}" for i in range(80)]
+    notes = prepared(held_out, generated, train).notes
+    assert any(note.startswith("WARNING: 80 of the 80") for note in notes)
+
+
+def test_genes_that_files_do_not_share_are_reported(real, generated, train):
+    few = generated.copy()
+    few.var_names = [name if i % 5 else f"{name}.1" for i, name in enumerate(few.var_names)]
+    notes = prepared(real, few, train).notes
+    assert any("expressed genes" in note and note.startswith("WARNING: 12 of the ") for note in notes)
+    assert not any("expressed genes" in note for note in prepared(real, generated, train).notes)
+
+
+def test_versions_of_ensembl_identifiers_do_not_matter(real, generated, train):
+    def named(adata: ad.AnnData, version: str) -> ad.AnnData:
+        adata = adata.copy()
+        adata.var_names = [f"ENSG{i:011d}{version}" for i in range(adata.n_vars)]
+        return adata
+
+    plain = prepared(named(real, ""), named(generated, ""), named(train, ""))
+    versioned = prepared(named(real, ".1"), named(generated, ".12"), named(train, ""))
+    assert versioned.genes == plain.genes
+    assert not versioned.notes
+
+
+@pytest.mark.parametrize("lacking", ["real", "generated", "train"])
+def test_a_file_without_the_layer_has_its_counts_in_x(real, generated, train, lacking):
+    files = {"real": real, "generated": generated, "train": train}
+    for name, adata in files.items():
+        if name != lacking:
+            files[name] = adata.copy()
+            files[name].layers["counts"] = adata.X.copy()
+            files[name].X = adata.X.log1p()
+    found = prepared(*files.values(), layer="counts")
+    plain = prepared(real, generated, train)
+    assert (found.held_out.counts != plain.held_out.counts).nnz == 0
+    assert (found.generated["generated"].counts != plain.generated["generated"].counts).nnz == 0
+
+
 def normalised(adata: ad.AnnData) -> ad.AnnData:
     result = adata.copy()
     result.X = result.X.log1p()
@@ -172,7 +228,7 @@ def doubled_genes(adata: ad.AnnData) -> ad.AnnData:
         (lambda r, g, t: {"generated": doubled_genes(g)}, "'gene0' is there more than once"),
         (lambda r, g, t: {"conditions": ["cell_typ"]}, "cell_typ'.*did you mean 'cell_type'"),
         (lambda r, g, t: {"conditions": ["age"]}, "'age' holds 120 different numbers"),
-        (lambda r, g, t: {"layer": "count"}, "the real cells.*'count'"),
+        (lambda r, g, t: {"layer": "count"}, "No file has a layer 'count'"),
         (lambda r, g, t: {"generated": g[:6].copy()}, "Only 6 cells"),
         (lambda r, g, t: {"seed": -1}, "seed is -1"),
         (lambda r, g, t: {"max_cells": 9}, "At most 9 cells"),
