@@ -13,7 +13,27 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
-__all__ = ["CellBatch", "hide_attributes"]
+__all__ = ["CellBatch", "attributes_to_hide", "hide_attributes"]
+
+
+def attributes_to_hide(
+    noise: Float32[Tensor, "cells attributes_and_1"], each: float, jointly: float
+) -> Bool[Tensor, "cells attributes"]:
+    """Choose the attributes that a network is not told in training.
+
+    Guidance extrapolates from cells without any attribute, and cells are encoded as such. If every attribute were
+    hidden by itself alone, a share of ``each ** attributes`` of the cells would have to teach that: too few of two.
+
+    Parameters
+    ----------
+    noise
+        Uniform on [0, 1), one number per attribute and one per cell behind them.
+    each
+        Probability, for each attribute by itself, of being hidden.
+    jointly
+        Probability that all attributes of a cell are hidden together.
+    """
+    return (noise[:, :-1] < each) | (noise[:, -1:] < jointly)
 
 
 def hide_attributes(

@@ -24,6 +24,8 @@ class PriorConfig:
     """Dropout inside the blocks."""
     attribute_dropout: float = 0.15
     """Probability, for each attribute by itself, of being hidden from a training cell."""
+    joint_attribute_dropout: float = 0.1
+    """Probability that all attributes of a training cell are hidden together: guidance starts from such cells."""
     given_depth_fraction: float = 0.25
     """Share of training cells whose depth is given instead of generated, so that a request may fix it."""
     time_distribution: TimeDistribution = "uniform"
@@ -42,7 +44,7 @@ class PriorConfig:
             self.width % self.n_heads == 0 and self.width % 2 == 0,
             f"prior.width is {self.width}; it must be even and a multiple of prior.n_heads ({self.n_heads}).",
         )
-        for name in ("dropout", "attribute_dropout", "given_depth_fraction"):
+        for name in ("dropout", "attribute_dropout", "joint_attribute_dropout", "given_depth_fraction"):
             value = getattr(self, name)
             require(0 <= value < 1, f"prior.{name} is {value}; it must be at least 0 and below 1.")
         require(

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scldm.data.batch import hide_attributes
+from scldm.data.batch import attributes_to_hide, hide_attributes
 from scldm.nn.objective import Noise, Objective
 from scldm.prior import source
 from scldm.prior.config import PriorConfig
@@ -20,7 +20,7 @@ __all__ = ["PriorObjective"]
 
 
 class PriorObjective(Objective):
-    """Flow matching on standardised latents and depth, with every attribute hidden independently.
+    """Flow matching on standardised latents and depth, with attributes hidden one by one and all together.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class PriorObjective(Objective):
             "posterior": torch.randn(n_cells, self.network.latent_size, generator=rng, device=device),
             "state": self.source.draw(n_cells, rng).pack(),
             "time": TIME_SAMPLERS[self.config.time_distribution](n_cells, rng),
-            "hide": torch.rand(n_cells, self.n_attributes, generator=rng, device=device),
+            "hide": torch.rand(n_cells, self.n_attributes + 1, generator=rng, device=device),
             "give_depth": torch.rand(n_cells, generator=rng, device=device),
         }
 
@@ -68,7 +68,9 @@ class PriorObjective(Objective):
         target = CellState(latents, batch.depth, depth_known)
         point = interpolate(CellState.unpack(noise["state"]), target, noise["time"])
 
-        hidden = noise["hide"] < self.config.attribute_dropout
+        hidden = attributes_to_hide(
+            noise["hide"], self.config.attribute_dropout, self.config.joint_attribute_dropout
+        )
         categorical, continuous = hide_attributes(batch.categorical, batch.continuous, hidden)
         velocity = self.network(point.state, noise["time"], categorical, continuous, depth_known)
         return {"loss": (velocity.float() - point.velocity).square().mean(dim=1)}

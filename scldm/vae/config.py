@@ -51,6 +51,8 @@ class VAEConfig:
     """Dropout on the pooled cell representation (wide layout only)."""
     attribute_dropout: float = 0.15
     """Share of training cells of which the encoder is not told an attribute (wide layout only); 1 hides them all."""
+    joint_attribute_dropout: float = 0.1
+    """Share of training cells of which the encoder is told no attribute at all, as in encoding (wide layout only)."""
     read_out_std: float = 0.011
     """Standard deviation of the Gaussian prior on the weights with which a gene is read out (wide layout only)."""
     likelihood: LikelihoodName = "negative_binomial"
@@ -77,10 +79,9 @@ class VAEConfig:
         )
         require(channels % cross == 0, f"vae.{name} is {channels}; it must be a multiple of vae.{unit} ({cross}).")
         require(self.kl_weight >= 0, f"vae.kl_weight is {self.kl_weight}; it must not be negative.")
-        require(
-            0 <= self.attribute_dropout <= 1,
-            f"vae.attribute_dropout is {self.attribute_dropout}; it must be between 0 and 1.",
-        )
+        for name in ("attribute_dropout", "joint_attribute_dropout"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"vae.{name} is {value}; it must be between 0 and 1.")
         require(self.read_out_std > 0, f"vae.read_out_std is {self.read_out_std}; it must be positive.")
         require(0 <= self.dropout < 1, f"vae.dropout is {self.dropout}; it must be at least 0 and below 1.")
         # A setting without effect is a misunderstanding.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scldm.data.batch import CellBatch
+from scldm.data.batch import CellBatch, attributes_to_hide
 from scldm.nn.objective import Noise, Objective
 from scldm.vae.model import VAE
 
@@ -40,14 +40,17 @@ class VAEObjective(Objective):
         if channels := self.network.encoder.dropout_channels:
             noise["dropout"] = torch.rand(n_cells, channels, generator=rng, device=device)
         if self.network.n_attributes:
-            noise["hide"] = torch.rand(n_cells, self.network.n_attributes, generator=rng, device=device)
+            noise["hide"] = torch.rand(n_cells, self.network.n_attributes + 1, generator=rng, device=device)
         return noise
 
     def forward(self, batch: CellBatch, noise: Noise) -> dict[str, Tensor]:
         """Losses per cell in nats: ``loss``, and its parts ``nll`` and ``kl``."""
         vae, seen = self.network, batch
         if self.training and "hide" in noise:
-            seen = batch.hide_attributes(noise["hide"] < vae.config.attribute_dropout)
+            config = vae.config
+            seen = batch.hide_attributes(
+                attributes_to_hide(noise["hide"], config.attribute_dropout, config.joint_attribute_dropout)
+            )
         posterior = vae.encode(seen, noise.get("dropout") if self.training else None)
         heads = vae.heads(posterior.sample(noise["latents"]))
         k = self.dispersion_attribute

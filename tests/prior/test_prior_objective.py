@@ -74,7 +74,7 @@ def test_network_sees_points_on_the_straight_path_and_the_loss_is_the_squared_er
 
 
 def test_attributes_are_hidden_independently_at_the_rate_asked_for():
-    objective, batch = objective_of(attribute_dropout=0.3), batch_of(20_000)
+    objective, batch = objective_of(attribute_dropout=0.3, joint_attribute_dropout=0.0), batch_of(20_000)
     objective(batch, noise_of(objective, 20_000))
     asked = objective.network.asked
     shown = torch.cat([asked["categorical"] >= 0, ~asked["continuous"].isnan()], 1)
@@ -90,9 +90,26 @@ def test_attributes_are_hidden_independently_at_the_rate_asked_for():
     assert torch.equal(asked["continuous"][shown[:, 2:]], batch.continuous[shown[:, 2:]])
 
 
+def test_all_attributes_are_hidden_together_from_a_share_of_the_cells():
+    """So a field without attributes is learnt however many there are."""
+    each, jointly = 0.15, 0.1
+    objective = objective_of(attribute_dropout=each, joint_attribute_dropout=jointly)
+    batch = batch_of(20_000)
+    objective(batch, noise_of(objective, 20_000))
+    asked = objective.network.asked
+    shown = torch.cat([asked["categorical"] >= 0, ~asked["continuous"].isnan()], 1)
+    complete = torch.cat([batch.categorical >= 0, ~batch.continuous.isnan()], 1).all(1)
+    bare = (~shown[complete].any(1)).double()
+    expected = jointly + (1 - jointly) * each**3
+    assert bare.mean().item() == pytest.approx(expected, abs=5 * np.sqrt(expected / len(bare)))
+    one = shown[complete][:, 0].double().mean().item()
+    assert one == pytest.approx((1 - jointly) * (1 - each), abs=5 * np.sqrt(0.25 / len(bare)))
+
+
 @pytest.mark.parametrize(("dropout", "given"), [(0.0, 0.0), (0.9, 0.6)])
 def test_shares_of_hidden_attributes_and_given_depths(dropout, given):
-    objective, batch = objective_of(attribute_dropout=dropout, given_depth_fraction=given), batch_of()
+    shares = {"attribute_dropout": dropout, "joint_attribute_dropout": 0.0, "given_depth_fraction": given}
+    objective, batch = objective_of(**shares), batch_of()
     objective(batch, noise_of(objective))
     asked = objective.network.asked
     labelled = batch.categorical >= 0

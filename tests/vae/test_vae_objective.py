@@ -170,13 +170,16 @@ def test_read_outs_have_a_gaussian_prior_in_training():
 def test_attributes_are_hidden_from_the_encoder_by_their_share_and_only_in_training():
     torch.manual_seed(0)
     batch = tiny.tiny_batch()
-    vae = VAE(tiny.tiny_vae(dropout=0.0, attribute_dropout=0.3), N_GENES, n_categories=(3,))
+    rates = {"attribute_dropout": 0.3, "joint_attribute_dropout": 0.1}
+    vae = VAE(tiny.tiny_vae(dropout=0.0, **rates), N_GENES, n_categories=(3,))
     objective = VAEObjective(vae)
-    noise = {**noise_of(objective, 8), "hide": torch.linspace(0, 0.7, 8)[:, None]}
+    noise = {**noise_of(objective, 8), "hide": torch.linspace(0, 0.7, 8)[:, None].repeat(1, 2)}
+    noise["hide"][:7, 1], noise["hide"][7, 1] = 0.5, 0.05  # the last cell loses all, the first three this one
     hidden = objective(batch.hide_attributes(), noise)["loss"]
     shown = objective.eval()(batch, noise)["loss"]
     assert (hidden != shown).all()
     trained = objective.train()(batch, noise)["loss"]
     torch.testing.assert_close(trained[:3], hidden[:3])
-    torch.testing.assert_close(trained[3:], shown[3:])
+    torch.testing.assert_close(trained[3:7], shown[3:7])
+    torch.testing.assert_close(trained[7:], hidden[7:])
     assert "hide" not in noise_of(objective_of(), 8)

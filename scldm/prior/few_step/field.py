@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scldm.data.batch import hide_attributes
+from scldm.data.batch import attributes_to_hide, hide_attributes
 from scldm.prior.config import PriorConfig
 from scldm.prior.dit import DiT
 from scldm.prior.latents import LatentStore
@@ -51,7 +51,8 @@ def field_of_training_cells(
     rows = torch.randint(len(latents), (n_cells,), generator=rng, device=device).cpu().numpy()
     cells = latents[rows].to(device)
     n_attributes = cells.categorical.shape[1] + cells.continuous.shape[1]
-    hidden = uniform(n_cells, n_attributes) < config.attribute_dropout
+    noise = uniform(n_cells, n_attributes + 1)
+    hidden = attributes_to_hide(noise, config.attribute_dropout, config.joint_attribute_dropout)
     categorical, continuous = hide_attributes(cells.categorical, cells.continuous, hidden)
     start = Noise(prior.latent_size).draw(n_cells, rng)
     known = uniform(n_cells) < config.given_depth_fraction
