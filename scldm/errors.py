@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import numbers
+import unicodedata
 from collections.abc import Iterable
+from typing import Any, TypeAlias
 
-__all__ = ["UserError", "nearest_names", "require"]
+__all__ = ["UserError", "WholeNumber", "is_number", "is_whole_number", "nearest_names", "printable", "require"]
+
+
+WholeNumber: TypeAlias = Any
+"""An int, or a whole number of numpy; whatever else is given is refused in a sentence."""
 
 
 class UserError(ValueError):
@@ -13,7 +20,51 @@ class UserError(ValueError):
 
     The message is one clear sentence: what is wrong, where, and what is allowed. The command line prints it
     without a traceback and exits with status 2; from Python it is an ordinary ``ValueError``.
+
+    Names in it come from files that anyone may have written: what would steer a terminal is shown as an escape, and a
+    message that is far too long is cut in the middle.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message)))
+
+
+#: Characters of a message; what is longer holds something that nobody wants to read.
+LONGEST_MESSAGE = 1500
+
+
+def printable(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    r"""Return text without what would steer a terminal, shortened in the middle.
+
+    Control characters, escape sequences, reversed writing directions and lone surrogates become escapes like ``\x1b``.
+    """
+    if len(text) > longest:
+        text = f"{text[: longest * 2 // 3]} [...] {text[-longest // 3 :]}"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if unicodedata.category(c) not in _UNPRINTABLE else _escaped(c) for c in text)
+
+
+# Control, format (such as a reversed writing direction), surrogate; line and paragraph separators.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", errors="surrogatepass").decode("ascii")
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is one real number, of Python or numpy, and not a truth value."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole_number(value: Any) -> bool:
+    """Whether this is one whole number, of Python or numpy, and not a truth value."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def require(condition: bool, message: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,17 @@ from scldm.config import DataConfig, RunConfig
 from scldm.data.opening import open_source
 from scldm.data.schema import DatasetSchema
 from scldm.data.source import CellSource
-from scldm.errors import UserError
+from scldm.errors import UserError, WholeNumber
 from scldm.generation.conditions import Conditions
 from scldm.generation.header import CellsHeader
 from scldm.generation.request import GenerationRequest
 from scldm.generation.sampler import check_solver_is_fitted, generate
 from scldm.generation.writer import collect_cells, write_cells
-from scldm.prior.guidance import Guidance
 from scldm.run import identity, split_source, train_model
 from scldm.storage.directory import read_model, write_model
 from scldm.tasks.cells import open_aligned
 from scldm.tasks.representation import ENCODE_BATCH, encode
+from scldm.torch_state import own_torch_defaults
 from scldm.trained import TrainedModel, TrainingSummary, parameter_counts
 from scldm.training.distributed import make_accelerator
 
@@ -175,17 +175,18 @@ class ScLDM:
 
     # ---------------------------------------------------------------------------------------------- generation
 
+    @own_torch_defaults()
     def sample(
         self,
-        n_cells: int | None = None,
+        n_cells: WholeNumber | None = None,
         *,
         conditions: Conditions | None = None,
         depth: float | int | Sequence[float | int] | np.ndarray | None = None,
         genes: Sequence[str] | None = None,
-        guidance: Guidance | float | int | Mapping[str, float | int] = 1.0,
+        guidance: Any = 1.0,
         solver: str = "heun",
-        steps: int | None = None,
-        seed: int = 0,
+        steps: WholeNumber | None = None,
+        seed: WholeNumber = 0,
         batch_size: int = 512,
     ) -> ad.AnnData:
         """Generate cells.
@@ -208,6 +209,7 @@ class ScLDM:
         )  # fmt: skip
         return collect_cells(CellsHeader.of(self.trained, request), generate(self.trained, request, batch_size))
 
+    @own_torch_defaults()
     def sample_to_file(
         self,
         path: str | os.PathLike[str],
@@ -244,6 +246,7 @@ class ScLDM:
             for _ in blocks:
                 pass
 
+    @own_torch_defaults()
     def get_latent_representation(
         self, adata: ad.AnnData | str | os.PathLike[str], *, layer: str | None = None, batch_size: int = ENCODE_BATCH
     ) -> Float32[np.ndarray, "cells state"]:
@@ -261,6 +264,7 @@ class ScLDM:
         write_model(Path(directory), self.trained, overwrite=overwrite)
 
     @classmethod
+    @own_torch_defaults()
     def load(cls, directory: str | os.PathLike[str], device: str | torch.device | None = None) -> ScLDM:
         """Open a model directory; only safetensors and JSON are read, so nothing in it can run.
 
@@ -291,6 +295,7 @@ class ScLDM:
         """Fingerprint of weights, architecture and schema, 16 hexadecimal digits, written into generated files."""
         return self.trained.fingerprint()
 
+    @own_torch_defaults()
     def parameter_counts(self) -> dict[str, int]:
         """Count the weights of each stage, ``vae`` and ``prior``."""
         return parameter_counts(self.config, self.schema)

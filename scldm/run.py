@@ -26,8 +26,9 @@ from scldm.prior.few_step.solver import FewStepSolvers
 from scldm.prior.few_step.stored import collect_few_step, few_step_tensors
 from scldm.prior.latents import LatentStore
 from scldm.prior.objective import PriorObjective
-from scldm.seeds import seed_modules
+from scldm.seeds import seeded_modules
 from scldm.tasks.representation import encoded_blocks
+from scldm.torch_state import own_torch_defaults
 from scldm.trained import TrainedModel, TrainingSummary, build_prior, build_vae, dispersion_attribute
 from scldm.training.finished import train_unless_finished
 from scldm.training.tracking import MetricsLog
@@ -64,6 +65,7 @@ def identity(config: RunConfig, schema: DatasetSchema) -> dict[str, Any]:
     return {"config": config.outcome(), "schema": schema.to_dict()}
 
 
+@own_torch_defaults()
 def train_model(
     source: CellSource,
     config: RunConfig,
@@ -107,8 +109,9 @@ def train_model(
         "accelerator": accelerator,
         "on_step": on_step,
     }
-    seed_modules(config.seed, "vae/weights", seeding=config.seeding)
-    vae = build_vae(config, schema, training.gene_totals())
+    totals = training.gene_totals()
+    with seeded_modules(config.seed, "vae/weights", config.seeding):
+        vae = build_vae(config, schema, totals)
     vae_objective = VAEObjective(vae, dispersion_attribute(config, schema), training.n_cells)
     cells = CellDataset(training), CellDataset(validation)
     vae_summary = train_unless_finished("vae", vae_objective, *cells, config.vae_training, **common)
@@ -117,8 +120,8 @@ def train_model(
     validation_latents = _encode_once(vae, validation, work / "latents-validation", accelerator)
 
     # Another seed, because the 32-bit kind takes no notice of the purpose.
-    seed_modules(config.seed + 1, "prior/weights", seeding=config.seeding)
-    prior = build_prior(config, schema)
+    with seeded_modules(config.seed + 1, "prior/weights", config.seeding):
+        prior = build_prior(config, schema)
     prior_objective = PriorObjective(prior, latents.statistics, config.prior)
     stores = latents, validation_latents
     prior_summary = train_unless_finished("prior", prior_objective, *stores, config.prior_training, **common)

@@ -6,7 +6,9 @@ number of processes nor the order of work changes what is drawn.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Seeding", "child_rngs", "numpy_rng", "permutation_rng", "seed_modules", "torch_rng"]
+__all__ = ["Seeding", "child_rngs", "numpy_rng", "permutation_rng", "seeded_modules", "torch_rng"]
 
 Seeding = Literal["64-bit", "32-bit"]
 """How an rng of torch follows from a seed: see :func:`torch_rng`."""
@@ -70,22 +72,27 @@ def child_rngs(parent: torch.Generator, n: int) -> list[torch.Generator]:
     return [torch.Generator(device).manual_seed(seed) for seed in seeds.tolist()]
 
 
-def seed_modules(seed: int, purpose: str, number: int | None = None, seeding: Seeding = "64-bit") -> None:
-    """Set the global rngs of torch, from which modules draw their first weights and their dropout masks.
+@contextlib.contextmanager
+def seeded_modules(seed: int, purpose: str, seeding: Seeding = "64-bit") -> Iterator[None]:
+    """Seed torch's global rng of the CPU, from which modules draw their first weights, and put it back afterwards.
 
     Parameters
     ----------
-    seed, purpose, number, seeding
-        As in :func:`torch_rng`. Without a number, the 32-bit kind takes the seed as it is.
+    seed, purpose, seeding
+        As in :func:`torch_rng`. The 32-bit kind takes the seed as it is.
     """
     import torch
 
-    name = f"{seed}/{purpose}/{number}".encode()
-    if seeding == "32-bit":
-        torch.manual_seed(seed if number is None else _integer(name, 8) >> 1)
-        return
-    torch.manual_seed(_integer(name, 8))
-    _seeded(torch.default_generator, _integer(name, 16))
+    before = torch.get_rng_state()
+    try:
+        if seeding == "32-bit":
+            torch.default_generator.manual_seed(seed)
+        else:
+            # Of a rng without a number; the word has been part of the seed from the beginning.
+            _seeded(torch.default_generator, _integer(f"{seed}/{purpose}/None".encode(), 16))
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def numpy_rng(seed: int, purpose: str = "") -> np.random.Generator:

@@ -1,8 +1,7 @@
-"""Faults that nobody was told of, from end to end, one test each: `pytest tests/test_silent_faults.py` runs them all."""
+"""Faults that nobody was told of, each from end to end; `pytest tests/test_silent_faults.py` runs them all."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import torch
 
 import scldm
 from scldm.cli import main
-from scldm.config import DataConfig, RunConfig
+from scldm.config import DataConfig
 from scldm.data.schema import DatasetSchema
 from scldm.errors import UserError
 from scldm.evaluation.material import gather
@@ -94,7 +93,7 @@ def test_numbers_asked_for_are_the_numbers_of_the_column(kind, asked):
 # ---- A resume --------------------------------------------------------------------------------------------------------
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Ends a training from within."""
 
 
@@ -103,7 +102,7 @@ def started(adata: ad.AnnData, work: Path, stage: str | None) -> ScLDM:
 
     def on_step(name: str, step: int) -> None:
         if (name, step) == (stage, 8):
-            raise Stopped
+            raise StoppedError
 
     model = tiny.tiny_model(adata=adata)
     model.train(work, on_step=on_step)
@@ -127,7 +126,7 @@ def other_counts(adata: ad.AnnData) -> ad.AnnData:
 @pytest.mark.parametrize("stage", ["vae", "prior"])
 def test_a_training_is_not_continued_on_other_data(tmp_path, change, stage):
     adata = tiny.tiny_adata()
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         started(adata, tmp_path / "work", stage)
     with pytest.raises(UserError, match="unfinished run"):
         started(change(adata), tmp_path / "work", None)

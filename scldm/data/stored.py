@@ -115,7 +115,7 @@ def native(values: np.ndarray) -> np.ndarray:
 
 
 def check_sparse(matrix: Any, where: str) -> None:
-    """Raise ``UserError`` if the parts of a sparse matrix in memory do not fit together; scipy would read beyond them."""
+    """Raise ``UserError`` if the parts of a sparse matrix in memory do not fit together: scipy would not look."""
     if matrix.format not in ("csr", "csc"):
         return
     n_lines, n_places = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from scldm.evaluation.bootstrap import Estimate
     from scldm.evaluation.findings import Finding
     from scldm.evaluation.labels import LabelFidelity
+    from scldm.evaluation.material import GeneOverlap
     from scldm.evaluation.metrics import METRICS, Limit, Metric, metric
     from scldm.evaluation.page.write import write_page
     from scldm.evaluation.plots.overview import draw_overview
-    from scldm.evaluation.material import GeneOverlap
     from scldm.evaluation.records import MetricInfo, Record, Row
     from scldm.evaluation.report import EvaluationReport
     from scldm.evaluation.run import evaluate
@@ -46,7 +46,7 @@ _MODULES = {
     "metrics": ["METRICS", "Limit", "Metric", "metric"],
     "page.write": ["write_page"],
     "plots.overview": ["draw_overview"],
-    "gather": ["GeneOverlap"],
+    "material": ["GeneOverlap"],
     "records": ["MetricInfo", "Record", "Row"],
     "report": ["EvaluationReport"],
     "run": ["evaluate"],

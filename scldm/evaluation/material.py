@@ -166,8 +166,8 @@ def _choose_genes(
     if len(judged) < MIN_JUDGED_GENES * len(candidates):
         lost = candidates[~candidates.isin(judged)]
         notes.append(
-            f"WARNING: {len(lost)} of the {len(candidates)} expressed genes of the {source} cells, such as '{lost[0]}', "
-            "are not in all files and are not judged; are they named otherwise there?"
+            f"WARNING: {len(lost)} of the {len(candidates)} expressed genes of the {source} cells, such as "
+            f"'{lost[0]}', are not in all files and are not judged; are they named otherwise there?"
         )
     return judged, int(in_all.sum()), notes
 

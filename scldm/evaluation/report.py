@@ -13,8 +13,8 @@ from scldm.errors import UserError, nearest_names
 from scldm.evaluation.drawn import DrawnCells
 from scldm.evaluation.findings import Finding
 from scldm.evaluation.labels import LabelFidelity
-from scldm.evaluation.migrations import FORMAT_VERSION, to_present_format
 from scldm.evaluation.material import GeneOverlap
+from scldm.evaluation.migrations import FORMAT_VERSION, to_present_format
 from scldm.evaluation.records import PRIMARY_SPACE, MetricInfo, Record, Row, rows_of
 from scldm.evaluation.systems import Systems
 from scldm.evaluation.table import lay_out

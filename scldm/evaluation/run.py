@@ -14,11 +14,11 @@ from scldm.evaluation.bootstrap import N_RESAMPLES
 from scldm.evaluation.compare import take_splits
 from scldm.evaluation.drawn import DrawnCells
 from scldm.evaluation.findings import find
+from scldm.evaluation.material import MIN_CELLS, Material, gather
 from scldm.evaluation.metrics import METRICS, transport
 from scldm.evaluation.metrics.kernels import MMD2_PUBLISHED
 from scldm.evaluation.metrics.labels import label_fidelity
 from scldm.evaluation.placing import place_all
-from scldm.evaluation.material import MIN_CELLS, Material, gather
 from scldm.evaluation.records import rows_of
 from scldm.evaluation.report import EvaluationReport
 from scldm.evaluation.scoring import score

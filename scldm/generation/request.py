@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64
 
 from scldm.data.schema import DatasetSchema
-from scldm.errors import UserError
+from scldm.errors import UserError, WholeNumber, is_whole_number
 from scldm.generation.conditions import (
     Conditions,
     check_guidance,
@@ -32,6 +33,10 @@ __all__ = ["CHUNK_CELLS", "GenerationRequest"]
 #: Cells of one work chunk. All randomness of a chunk comes from (seed, chunk number) and a chunk always passes through
 #: the networks by itself, in this size, on the CPU: so the counts depend on neither batch size nor processes.
 CHUNK_CELLS = 128
+
+
+#: Taken where the few-step solver is asked for, but not for a field that it was fitted to.
+FALLBACK_SOLVER = "heun"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,15 +120,15 @@ class GenerationRequest:
     def build(
         cls,
         schema: DatasetSchema,
-        n_cells: int | None = None,
+        n_cells: WholeNumber | None = None,
         *,
         conditions: Conditions | None = None,
         depth: float | int | Sequence[float | int] | np.ndarray | None = None,
         genes: Sequence[str] | None = None,
-        guidance: Guidance | float | int | Mapping[str, float | int] = 1.0,
+        guidance: Any = 1.0,
         solver: str = "heun",
-        steps: int | None = None,
-        seed: int = 0,
+        steps: WholeNumber | None = None,
+        seed: WholeNumber = 0,
     ) -> GenerationRequest:
         """Check a request and put it into numbers.
 
@@ -137,14 +142,16 @@ class GenerationRequest:
             Any subset of the attributes, each with one value for all cells or one value per cell; or a table with one
             row per cell.
         depth
-            Library size in UMI, one for all cells or one per cell; None lets the model generate it.
+            Expected library size in UMI, one for all cells or one per cell; None lets the model generate it. The counts
+            that are drawn add up to it on average, not exactly, and never to zero.
         genes
             Names of the genes to return, in this order; None returns all.
         guidance
             A number (joint), a mapping of attribute names to numbers (additive), or a :class:`Guidance`.
         solver, steps
             Name of the solver and its number of steps; None takes 25, of ``few_step`` 4. A step of ``few_step`` is one
-            network evaluation, of ``heun`` and ``midpoint`` two.
+            network evaluation, of ``heun`` and ``midpoint`` two. ``few_step`` is fitted to no guidance and to joint
+            guidance from 1 to 3; for anything else, ``heun`` is taken with a warning.
         seed
             The same request with the same seed gives the same cells.
 
@@ -159,13 +166,15 @@ class GenerationRequest:
             Once each, when a combination of values is asked for that no training cell had, and when numbers or depths
             lie outside the range of the training cells.
         """
+        n_cells = None if n_cells is None else _whole("n_cells", n_cells)
         table = conditions_table(schema, conditions, n_cells, depth)
         n_cells = len(table)
         if n_cells < 1:
             raise UserError(f"n_cells is {n_cells}; ask for at least one cell.")
-        steps = find_solver(solver).default_steps if steps is None else steps
+        steps = find_solver(solver).default_steps if steps is None else _whole("steps", steps)
         if steps < 1:
             raise UserError(f"steps is {steps}; the solver needs at least one step.")
+        seed = _whole("seed", seed)
         if seed < 0:
             raise UserError(f"seed is {seed}; it must not be negative.")
         if seed >= 2**63:
@@ -178,13 +187,16 @@ class GenerationRequest:
         depths = depths_of(depth, n_cells)
         warn_unobserved(schema, categorical)
         warn_out_of_range(schema, continuous, depths)
-        if find_solver(solver).fitted and parsed.largest_scale > max(GUIDANCE_SCALES):
+        if find_solver(solver).fitted and not _is_fitted_to(parsed, schema.attribute_names, given):
+            fallback = find_solver(FALLBACK_SOLVER)
             warnings.warn(
-                f"the few-step solver is made for guidance up to {max(GUIDANCE_SCALES):g} and {parsed.largest_scale:g} "
-                "is asked for: take another solver if it matters.",
+                f"the few-step solver is fitted to no guidance, and to joint guidance from {min(GUIDANCE_SCALES):g} to "
+                f"{max(GUIDANCE_SCALES):g}; for what is asked for, {fallback.default_steps} steps of "
+                f"{FALLBACK_SOLVER} are taken instead.",
                 UserWarning,
                 stacklevel=3,
             )
+            solver, steps = FALLBACK_SOLVER, fallback.default_steps
         return cls(
             categorical=categorical,
             continuous=continuous,
@@ -200,3 +212,19 @@ class GenerationRequest:
     def requested_obs(self, schema: DatasetSchema) -> pd.DataFrame:
         """Attributes asked for, one row per cell: categoricals with the training categories, and numbers."""
         return schema.decode_attributes(self.categorical, self.continuous)[list(self.given)]
+
+
+def _whole(name: str, value: Any) -> int:
+    if not is_whole_number(value):
+        raise UserError(f"{name} is {value!r}; it must be a whole number.")
+    return int(value)
+
+
+def _is_fitted_to(guidance: Guidance, attribute_names: Sequence[str], given: Sequence[str]) -> bool:
+    """Whether few-step solvers are fitted to such a field: one velocity, or two that guidance extrapolates from."""
+    rows = guidance.plan(attribute_names, given).rows
+    if len(rows) == 1:
+        return True
+    _, (seen, coefficient) = rows[0], rows[-1]
+    is_joint = len(rows) == 2 and len(seen) == len(given)
+    return is_joint and min(GUIDANCE_SCALES) <= coefficient <= max(GUIDANCE_SCALES)

@@ -26,6 +26,9 @@ from scldm.vae.counts.sparse import SparseCounts
 
 __all__ = ["check_solver_is_fitted", "generate"]
 
+#: Standard deviations from the mean of the training cells; no cell is as far from it.
+FARTHEST_STATE = 1e3
+
 
 def check_solver_is_fitted(model: TrainedModel, request: GenerationRequest) -> None:
     """Raise a :class:`~scldm.errors.UserError` if the request names a few-step solver that the model does not have."""
@@ -144,10 +147,21 @@ def _solve(
         packed = model.few_step[_few_step_key(model, request)](velocity, start.pack())
     else:
         packed = SOLVERS[request.solver](velocity, start.pack(), time_grid(request.steps))
+    _check_arrived(request, packed)
     end, depth = CellState.unpack(packed), given_depth
     if depth is None:
         depth = depths.from_normal(end.depth.cpu().numpy()).astype(np.float32)
     return model.statistics.restore(end.latents), depth
+
+
+def _check_arrived(request: GenerationRequest, packed: Float[Tensor, "cells state"]) -> None:
+    """Raise ``UserError`` if a state is nowhere near cells, or no number any more; asks a GPU once."""
+    if not bool((packed.abs() <= FARTHEST_STATE).all()):
+        scales = request.guidance.to_dict()["scales"]
+        raise UserError(
+            f"the cells cannot be generated: with guidance {scales} and {request.steps} steps of {request.solver} "
+            "their latents grow beyond all bounds; lower the guidance, or take more steps."
+        )
 
 
 def _filled(cells: slice) -> np.ndarray:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from scldm.nn.attention import SelfAttention, SwiGLU
+from scldm.nn.dropout import CellDropout
 from scldm.nn.embeddings import AttributeEmbedding, TimeEmbedding, sinusoidal_positions
 from scldm.prior.state import pack, packed_size, unpack
 
@@ -37,28 +38,40 @@ class DiTBlock(nn.Module):
         Added to the variance in the layer norms.
     dropout
         Share of the channels dropped at the end of each branch in training.
+    number
+        Of this block among others, which have other dropout masks.
     """
 
     def __init__(
-        self, width: int, n_heads: int, *, attention_bias: bool = True, eps: float = 1e-6, dropout: float = 0.0
+        self,
+        width: int,
+        n_heads: int,
+        *,
+        attention_bias: bool = True,
+        eps: float = 1e-6,
+        dropout: float = 0.0,
+        number: int = 0,
     ):
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=eps, elementwise_affine=False)
         self.attention = SelfAttention(width, n_heads, bias=attention_bias)
         self.feed_forward = SwiGLU(width)
         self.modulation = nn.Linear(width, 6 * width)
-        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.drop_attended, self.drop_fed = CellDropout(dropout, 2 * number), CellDropout(dropout, 2 * number + 1)
 
     def forward(
-        self, tokens: Float[Tensor, "cells tokens width"], condition: Float[Tensor, "cells width"]
+        self,
+        tokens: Float[Tensor, "cells tokens width"],
+        condition: Float[Tensor, "cells width"],
+        dropout_seeds: Int64[Tensor, " cells"] | None = None,
     ) -> Float[Tensor, "cells tokens width"]:
         """Update the tokens of every cell; ``condition`` has passed its SiLU already."""
         modulation = self.modulation(condition)[:, None, :].chunk(6, dim=-1)
         attention_scale, attention_shift, attention_gate, feed_scale, feed_shift, feed_gate = modulation
         attended = self.attention(_modulated(self.norm(tokens), attention_scale, attention_shift))
-        tokens = torch.addcmul(tokens, attention_gate, self.dropout(attended))
+        tokens = torch.addcmul(tokens, attention_gate, self.drop_attended(attended, dropout_seeds))
         fed = self.feed_forward(_modulated(self.norm(tokens), feed_scale, feed_shift))
-        return torch.addcmul(tokens, feed_gate, self.dropout(fed))
+        return torch.addcmul(tokens, feed_gate, self.drop_fed(fed, dropout_seeds))
 
 
 class DiT(nn.Module):
@@ -122,7 +135,8 @@ class DiT(nn.Module):
         self.time = TimeEmbedding(width, scale=time_scale)
         self.attributes = AttributeEmbedding(n_categories, n_continuous, width)
         self.blocks = nn.ModuleList(
-            DiTBlock(width, n_heads, attention_bias=attention_bias, eps=eps, dropout=dropout) for _ in range(n_layers)
+            DiTBlock(width, n_heads, attention_bias=attention_bias, eps=eps, dropout=dropout, number=i)
+            for i in range(n_layers)
         )
         self.final_norm = nn.LayerNorm(width, eps=eps, elementwise_affine=False)
         self.final_modulation = nn.Linear(width, 2 * width)
@@ -152,6 +166,7 @@ class DiT(nn.Module):
         categorical: Int64[Tensor, "cells categorical"],
         continuous: Float[Tensor, "cells continuous"],
         depth_known: Bool[Tensor, " cells"] | None = None,
+        dropout_seeds: Int64[Tensor, " cells"] | None = None,
     ) -> Float[Tensor, "cells state"]:
         """Return the velocity of every cell.
 
@@ -168,11 +183,13 @@ class DiT(nn.Module):
         depth_known
             Cells whose depth in ``state`` is not on a path but given: there the network models p(latents | depth), and
             the velocity of the depth is exactly 0. None means no cell.
+        dropout_seeds
+            What the dropout masks of every cell follow from; None drops nothing.
         """
         condition = nn.functional.silu(self.time(time) + self.attributes(categorical, continuous))
         tokens = self._tokens(state, depth_known)
         for block in self.blocks:
-            tokens = block(tokens, condition)
+            tokens = block(tokens, condition, dropout_seeds)
         scale, shift = self.final_modulation(condition)[:, None, :].chunk(2, dim=-1)
         tokens = _modulated(self.final_norm(tokens), scale, shift)
         return self._velocity(tokens, depth_known).to(state.dtype)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from scldm.errors import UserError, nearest_names
+from scldm.errors import UserError, is_number, nearest_names
 from scldm.prior.solvers import Velocity
 
 __all__ = ["Guidance", "GuidancePlan", "VelocityNetwork", "guided_field"]
+
+#: What float32 can hold.
+LARGEST_SCALE = 1e38
 
 
 VelocityNetwork = Callable[..., Tensor]
@@ -64,31 +68,37 @@ class Guidance:
     """
 
     mode: str = "joint"
-    scales: float | int | tuple[tuple[str, float | int], ...] | Mapping[str, float | int] = 1.0
+    scales: Any = 1.0
 
     def __post_init__(self) -> None:
         if self.mode not in ("joint", "additive"):
             raise UserError(f"unknown guidance mode '{self.mode}'; {nearest_names(self.mode, ('joint', 'additive'))}")
-        if isinstance(self.scales, int | float):
+        if is_number(self.scales):
             object.__setattr__(self, "scales", _checked_scale("guidance", self.scales))
             return
+        if self.mode == "joint" and isinstance(self.scales, str):
+            raise UserError(f"guidance is {self.scales!r}; give a number, or a number per attribute name")
         if self.mode == "joint":
             raise UserError("joint guidance takes one number; guidance per attribute is additive")
-        pairs = tuple(self.scales.items()) if isinstance(self.scales, Mapping) else tuple(self.scales)
+        try:
+            pairs = tuple(self.scales.items()) if isinstance(self.scales, Mapping) else tuple(self.scales)
+            pairs = tuple((str(name), scale) for name, scale in pairs)
+        except (TypeError, ValueError):
+            raise UserError(f"guidance is {self.scales!r}; give a number, or a number per attribute name") from None
         object.__setattr__(self, "scales", tuple((k, _checked_scale(f"guidance of '{k}'", w)) for k, w in pairs))
 
     @classmethod
-    def joint(cls, scale: float | int = 1.0) -> Guidance:
+    def joint(cls, scale: Any = 1.0) -> Guidance:
         """Guide by all attributes at once."""
         return cls("joint", scale)
 
     @classmethod
-    def additive(cls, scales: float | int | Mapping[str, float | int]) -> Guidance:
+    def additive(cls, scales: Any) -> Guidance:
         """Guide by every attribute on its own, with one scale for all or one each."""
         return cls("additive", scales)
 
     @classmethod
-    def parse(cls, guidance: Guidance | float | int | Mapping[str, float | int]) -> Guidance:
+    def parse(cls, guidance: Any) -> Guidance:
         """Read what a user gives: a number is joint, a mapping of attribute names is additive."""
         if isinstance(guidance, Guidance):
             return guidance
@@ -97,11 +107,6 @@ class Guidance:
     def to_dict(self) -> dict[str, object]:
         """Return plain values to be written to a file; ``Guidance(**d)`` reads them back."""
         return {"mode": self.mode, "scales": self.scales if isinstance(self.scales, float) else dict(self._pairs)}
-
-    @property
-    def largest_scale(self) -> float:
-        """The largest of the scales; an attribute without one counts with 1."""
-        return self.scales if isinstance(self.scales, float) else max([1.0, *(scale for _, scale in self._pairs)])
 
     @property
     def _pairs(self) -> tuple[tuple[str, float], ...]:
@@ -149,10 +154,14 @@ class Guidance:
         return GuidancePlan(len(attribute_names), tuple(row for row in rows if abs(row[1]) > 1e-12))
 
 
-def _checked_scale(what: str, scale: float | int) -> float:
-    if not math.isfinite(scale) or scale < 0:
+def _checked_scale(what: str, scale: Any) -> float:
+    try:
+        number = float(scale) if is_number(scale) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not 0 <= number <= LARGEST_SCALE:
         raise UserError(f"{what} must be a finite number of at least 0, got {scale!r}")
-    return float(scale)
+    return number
 
 
 def guided_field(

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scldm.data.batch import attributes_to_hide, hide_attributes
+from scldm.nn.dropout import draw_seeds
 from scldm.nn.objective import Noise, Objective
 from scldm.prior import source
 from scldm.prior.config import PriorConfig
@@ -52,13 +53,16 @@ class PriorObjective(Objective):
     def draw_noise(self, n_cells: int, rng: torch.Generator) -> Noise:
         """See :meth:`scldm.nn.objective.Objective.draw_noise`."""
         device = rng.device
-        return {
+        noise = {
             "posterior": torch.randn(n_cells, self.network.latent_size, generator=rng, device=device),
             "state": self.source.draw(n_cells, rng).pack(),
             "time": TIME_SAMPLERS[self.config.time_distribution](n_cells, rng),
             "hide": torch.rand(n_cells, self.n_attributes + 1, generator=rng, device=device),
             "give_depth": torch.rand(n_cells, generator=rng, device=device),
         }
+        if self.config.dropout > 0:
+            noise["dropout"] = draw_seeds(n_cells, rng)
+        return noise
 
     def forward(self, batch: LatentBatch, noise: Noise) -> dict[str, Tensor]:
         """Return the mean squared error of the velocity of every cell, ``loss``."""
@@ -68,9 +72,7 @@ class PriorObjective(Objective):
         target = CellState(latents, batch.depth, depth_known)
         point = interpolate(CellState.unpack(noise["state"]), target, noise["time"])
 
-        hidden = attributes_to_hide(
-            noise["hide"], self.config.attribute_dropout, self.config.joint_attribute_dropout
-        )
+        hidden = attributes_to_hide(noise["hide"], self.config.attribute_dropout, self.config.joint_attribute_dropout)
         categorical, continuous = hide_attributes(batch.categorical, batch.continuous, hidden)
-        velocity = self.network(point.state, noise["time"], categorical, continuous, depth_known)
+        velocity = self.network(point.state, noise["time"], categorical, continuous, depth_known, noise.get("dropout"))
         return {"loss": (velocity.float() - point.velocity).square().mean(dim=1)}

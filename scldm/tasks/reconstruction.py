@@ -10,6 +10,7 @@ import torch
 
 from scldm.seeds import torch_rng
 from scldm.tasks.cells import open_aligned
+from scldm.torch_state import own_torch_defaults
 from scldm.trained import TrainedModel
 
 __all__ = ["reconstruct"]
@@ -17,6 +18,7 @@ __all__ = ["reconstruct"]
 BATCH_CELLS = 512
 
 
+@own_torch_defaults()
 @torch.inference_mode()
 def reconstruct(model: TrainedModel, adata: ad.AnnData, *, layer: str | None = None, seed: int = 0) -> ad.AnnData:
     """Encode real cells, draw from their posteriors, decode, and draw counts at every cell's own depth.

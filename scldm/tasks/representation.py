@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from scldm.data.source import CellSource
+from scldm.errors import UserError
 from scldm.prior.latents import EncodedCells
 from scldm.trained import TrainedModel
 from scldm.vae.model import VAE
@@ -38,6 +39,8 @@ def encoded_blocks(
         batch = cells.batch(np.arange(start, min(start + batch_size, cells.n_cells)))
         seen = batch if use_attributes else batch.hide_attributes()
         mean, log_variance = vae.encode_arrays(seen.to(device))
+        if not (np.isfinite(mean).all() and np.isfinite(log_variance).all()):
+            raise UserError("the latents of some cells are not finite: the weights of the autoencoder are damaged.")
         depth = cells.schema.depth.to_normal(batch.library_size.numpy()).astype(np.float32)
         yield EncodedCells(mean, log_variance, depth, batch.categorical.numpy(), batch.continuous.numpy())
 

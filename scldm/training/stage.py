@@ -26,7 +26,7 @@ from scldm.data.order import BatchIndices, EpochOrder
 from scldm.errors import UserError
 from scldm.nn.objective import Objective
 from scldm.nn.weights import copy_weights
-from scldm.seeds import Seeding, seed_modules, torch_rng
+from scldm.seeds import Seeding, torch_rng
 from scldm.training.config import TrainingConfig
 from scldm.training.distributed import check_batch_can_be_cut, share_of_process
 from scldm.training.losses import RunningLosses, validation_losses
@@ -195,6 +195,8 @@ class _Stage:
             batch_size=None,
             num_workers=self.config.data_workers,
             pin_memory=device.type == "cuda",
+            # Or it would take a number from the caller's.
+            generator=torch.Generator(),
         )
         for batch in loader:
             yield batch.to(device, non_blocking=True)
@@ -207,8 +209,6 @@ class _Stage:
         rng = torch_rng(self.seed, self.name, state.step, accelerator.device, self.seeding)
         noise = self.objective.draw_noise(self.order.batch_size, rng)
         noise = share_of_process(noise, accelerator.process_index, accelerator.num_processes)
-        # nn.Dropout draws from the global generator: it follows the step too, or a resumed run would go another way.
-        seed_modules(self.seed, f"{self.name}/modules/{accelerator.process_index}", state.step, self.seeding)
         micro = batch.n_cells // config.gradient_accumulation
         self.model.train()
         state.optimizer.zero_grad(set_to_none=True)

@@ -13,12 +13,14 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from scldm.data.batch import CellBatch
+from scldm.errors import UserError
 from scldm.nn.attention import EPS
 from scldm.vae.base import Decoder, Encoder
 from scldm.vae.config import VAEConfig
 from scldm.vae.counts.base import Heads
 from scldm.vae.counts.registry import LIKELIHOODS
 from scldm.vae.counts.sparse import SparseCounts
+from scldm.vae.counts.truncated import sample_some_counts
 from scldm.vae.layouts import LAYOUTS
 
 __all__ = ["VAE", "Posterior"]
@@ -137,8 +139,17 @@ class VAE(nn.Module):
         rng: torch.Generator,
         dispersion_categories: Int64[Tensor, " cells"] | None = None,
     ) -> SparseCounts:
-        """Draw UMI counts of all genes; see :meth:`Likelihood.sample`."""
-        return self.likelihood.sample(self.heads(latents), library_size, rng, dispersion_categories)
+        """Draw UMI counts of all genes, at least one for every cell; see :func:`sample_some_counts`.
+
+        Raises
+        ------
+        UserError
+            If what is decoded is not finite.
+        """
+        heads = self.heads(latents)
+        if not bool(torch.stack([torch.isfinite(head).all() for head in heads.values()]).all()):
+            raise UserError("what the autoencoder decodes is not finite: its weights or the latents are damaged.")
+        return sample_some_counts(self.likelihood, heads, library_size, rng, dispersion_categories)
 
     @torch.no_grad()
     def encode_arrays(

@@ -208,10 +208,13 @@ class WideDecoder(Decoder):
     def forward(self, latents: Float[Tensor, "cells latents channels"]) -> Heads:
         """See :meth:`Decoder.forward`."""
         features = self.features(latents)
-        return {
-            name: torch.addmm(self.bias, features, weights) if name == LOG_RATE else features @ weights
-            for name, weights in self.unpooling.gene_weights().items()
-        }
+        # bfloat16 has three digits: two genes whose rates differ by less would be one.
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.float()
+            return {
+                name: torch.addmm(self.bias, features, weights) if name == LOG_RATE else features @ weights
+                for name, weights in self.unpooling.gene_weights().items()
+            }
 
     def penalty(self, n_cells: int) -> Tensor | float:
         """Negative logarithm of the Gaussian prior on the read-outs, in nats per training cell.

@@ -167,7 +167,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(h5ad: Path, change: str) 
         with h5py.File(h5ad, "r+") as file:
             key, value = ("X/data", np.nan) if change == "other values" else ("X/indices", 10**6)
             file[key][...] = value
-    with pytest.raises(UserError, match="cells.h5ad|rows.h5ad") as refusal:
+    with pytest.raises(UserError, match=r"cells\.h5ad") as refusal:
         source._read(np.arange(source.n_cells))
     assert str(h5ad) in str(refusal.value)
 

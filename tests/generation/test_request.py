@@ -84,18 +84,6 @@ def test_guidance_is_parsed(schema):
     assert additive == Guidance.additive({"batch": 3.0})
 
 
-@pytest.mark.parametrize("guidance", [8, {"batch": 8.0}])
-def test_guidance_that_the_few_step_solver_was_not_fitted_to_warns(schema, guidance):
-    conditions = {"cell_type": "T cell", "batch": "one"}
-    with pytest.warns(UserWarning, match=r"made for guidance up to 3 and 8 is asked for"):
-        build(schema, 1, conditions=conditions, guidance=guidance, solver="few_step")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        build(schema, 1, conditions=conditions, guidance=guidance)
-        build(schema, 1, conditions=conditions, guidance=3, solver="few_step")
-        build(schema, 1, conditions=conditions, guidance={"batch": 3}, solver="few_step")
-
-
 UNSEEN = {"cell_type": "monocyte", "batch": "two"}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from scldm.nn.dropout import draw_seeds
 from scldm.prior.dit import DiT, convert_published_dit_state
 from scldm.prior.guidance import Guidance, guided_field
 
@@ -137,9 +138,13 @@ def test_state_of_the_wrong_size_is_refused():
 def test_dropout_acts_in_training_only():
     network = build(dropout=0.5)
     cell = inputs(network)
-    assert relative_error(network(**cell), network(**cell)) > 1e-3
+    one, other = (draw_seeds(N_CELLS, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    plain = network(**cell)
+    assert relative_error(network(**cell, dropout_seeds=one), plain) > 1e-3
+    assert relative_error(network(**cell, dropout_seeds=one), network(**cell, dropout_seeds=other)) > 1e-3
+    assert torch.equal(network(**cell, dropout_seeds=one), network(**cell, dropout_seeds=one))
     network.eval()
-    assert torch.equal(network(**cell), network(**cell))
+    assert torch.equal(network(**cell, dropout_seeds=one), plain)
 
 
 def test_half_precision_stays_close_and_returns_the_type_of_the_state():

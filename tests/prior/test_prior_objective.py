@@ -18,7 +18,7 @@ STATISTICS = LatentStatistics(torch.arange(STATE).float(), torch.linspace(0.5, 2
 class Spy(DiT):
     """Remembers what it was asked, and answers with a velocity of ones."""
 
-    def forward(self, state, time, categorical, continuous, depth_known=None):
+    def forward(self, state, time, categorical, continuous, depth_known=None, dropout_seeds=None):
         self.asked = {
             "state": state,
             "time": time,
