@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from scldm.config import RunConfig
 from scldm.data.counts import find_counts, read_counts
 from scldm.data.h5ad import read_h5ad
 from scldm.data.split import split_cells
+from scldm.data.writing import write_h5ad
 from scldm.errors import UserError, nearest_names
 from scldm.evaluation import EvaluationReport, evaluate
 from scldm.evaluation.baselines import joint_labels
@@ -29,11 +29,12 @@ from scldm.evaluation.cells import read_cells
 from scldm.evaluation.material import MIN_CELLS
 from scldm.evaluation.results import write_results
 from scldm.evaluation.table import metric_table
-from scldm.files import atomic_directory, check_directory_can_be_made, holds_only
+from scldm.files import atomic_directory, check_directory_can_be_made, holds_only, remove_directory
 from scldm.generation.request import GenerationRequest
 from scldm.model import ScLDM
 from scldm.run import kept_if_of_use
 from scldm.seeds import numpy_rng
+from scldm.storage.directory import is_model
 from scldm.tasks.reconstruction import reconstruct
 from scldm.training.distributed import make_accelerator
 from scldm.training.workspace import open_workspace
@@ -52,6 +53,9 @@ FILES = {
     "table.md",
     "summary.json",
 }
+
+
+_is_benchmark = holds_only(FILES - {"model"}, {"model": is_model})
 
 
 @dataclass
@@ -135,7 +139,7 @@ def benchmark(
     UserError
         If the data cannot be trained on or judged, or `output` is in the way.
     """
-    check_directory_can_be_made(output, overwrite, what="a benchmark", is_ours=holds_only(FILES))
+    check_directory_can_be_made(output, overwrite, what="a benchmark", is_ours=_is_benchmark)
     if scvi == "yes" and not is_installed():
         raise UserError("scVI is to be a baseline but scvi-tools is not installed: pip install scvi-tools")
     config = complete_config(config or RunConfig(), conditions, continuous, group_by, layer, seed)
@@ -189,7 +193,7 @@ def benchmark(
     }
     cells = {"cells": generated["scldm"], "train": train, "held_out": held_out}
     _write(output, model, cells, report, embedding, summary)
-    shutil.rmtree(work)
+    remove_directory(work)
     return report
 
 
@@ -213,10 +217,10 @@ def _write(
     summary: Mapping[str, Any],
 ) -> None:
     """Write everything that a benchmark leaves; ``summary`` names the data."""
-    with atomic_directory(output, overwrite=True) as partial:
+    with atomic_directory(output, overwrite=True, is_ours=_is_benchmark) as partial:
         model.save(partial / "model")
         for name, some in cells.items():
-            some.write_h5ad(partial / f"{name}.h5ad")
+            write_h5ad(some, partial / f"{name}.h5ad")
         write_results(report, partial, embedding)
         table = metric_table({Path(summary["data"]).stem: report}, report.systems.names)
         (partial / "table.md").write_text(table, encoding="utf-8")

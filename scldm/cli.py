@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -38,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except BrokenPipeError:
             # The reader (head, less) has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             print("scldm: interrupted.", file=sys.stderr)
-            sys.exit(130)
+            sys.exit(128 + getattr(error, "signal_number", signal.SIGINT))
         except OSError as error:
             # A full disk, a directory that may not be written: the operating system says what.
             _fail(f"'{error.filename}': {error.strerror}" if error.filename and error.strerror else error)

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 
 from scldm.errors import UserError
@@ -26,11 +26,15 @@ __all__ = [
     "check_file_can_be_made",
     "check_is_another_file",
     "holds_only",
+    "remove_directory",
+    "remove_leftovers",
     "write_text",
 ]
 
 #: Longest part of a name that is repeated in the name of the place beside it: file systems allow 255 bytes in all.
 LONGEST_NAME = 100
+#: Longest name of an output: there must be room for ``.training`` behind it.
+LONGEST_OUTPUT_NAME = 255 - len(".training")
 
 
 @contextlib.contextmanager
@@ -38,24 +42,28 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """Give a place to write a file, which replaces ``path`` when the block ends without an error.
 
     The place is in a hidden directory beside ``path``. The file is flushed to disk before it is renamed, and its name
-    after. What processes that were killed left beside ``path`` is removed.
+    after. What processes that were killed left beside ``path`` is removed. A symbolic link is followed: what it leads
+    to is replaced, and the link stays.
 
     Parameters
     ----------
     path
         The file that appears; its directory is made if it is missing.
     """
-    path = Path(path)
+    path = _followed(Path(path))
     with _place_beside(path) as place:
         partial = place / path.name
         yield partial
+        _set_mode(partial)
         _flush(partial)
         os.replace(partial, path)
         _flush(path.absolute().parent)
 
 
 @contextlib.contextmanager
-def atomic_directory(path: Path | str, overwrite: bool = False) -> Iterator[Path]:
+def atomic_directory(
+    path: Path | str, overwrite: bool = False, is_ours: Callable[[Path], bool] | None = None
+) -> Iterator[Path]:
     """Give an empty directory, which becomes ``path`` when the block ends without an error.
 
     Everything in it is flushed to disk before it is renamed. A process that is killed leaves the old directory or the
@@ -67,25 +75,73 @@ def atomic_directory(path: Path | str, overwrite: bool = False) -> Iterator[Path
         The directory that appears.
     overwrite
         Replace an existing directory.
+    is_ours
+        Tells whether a directory that is there at the end may be replaced, as in :func:`check_directory_can_be_made`:
+        it may have appeared, or been added to, since that was asked. None replaces any.
 
     Raises
     ------
     FileExistsError
         If ``path`` exists and is not to be replaced.
+    UserError
+        If it exists and is not ours; the new directory is then kept beside it, and the sentence says where.
     """
-    path = Path(path)
+    path = _followed(Path(path))
     with _place_beside(path) as place:
         partial = place / "new"
         partial.mkdir()
         yield partial
         for folder, _, names in os.walk(partial):
             for name in names:
+                _set_mode(Path(folder) / name)
                 _flush(Path(folder) / name)
             _flush(Path(folder))
         if path.exists() and not overwrite:
             raise FileExistsError(str(path))
+        if is_ours is not None and not _may_be_replaced(path, is_ours):
+            kept = _free_name(path)
+            os.replace(partial, kept)
+            raise UserError(
+                f"'{path}' holds other things by now, which are not overwritten; what was made is in '{kept}'."
+            )
         _replace_directory(path, partial, place / "old")
         _flush(path.absolute().parent)
+
+
+def remove_directory(path: Path | str) -> None:
+    """Remove a directory, all at once for everyone who looks: a kill leaves nothing half removed under its name."""
+    path = Path(path).absolute()
+    with _place_beside(path) as place, contextlib.suppress(FileNotFoundError):
+        os.replace(path, place / "gone")
+
+
+def remove_leftovers(path: Path | str) -> None:
+    """Remove what processes that were killed left beside ``path``."""
+    _remove_leftovers(_followed(Path(path)))
+
+
+def _followed(path: Path) -> Path:
+    """Return what a symbolic link leads to, whether it is there or not; any other path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _may_be_replaced(path: Path, is_ours: Callable[[Path], bool]) -> bool:
+    return not path.exists() or (path.is_dir() and (not any(path.iterdir()) or is_ours(path)))
+
+
+def _free_name(path: Path) -> Path:
+    number = 1
+    while (candidate := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return candidate
+
+
+def _set_mode(path: Path) -> None:
+    """Give a file the mode that the user's own files get: some libraries write theirs for the owner alone."""
+    if not path.is_symlink():
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(path, 0o666 & ~umask)
 
 
 def _replace_directory(path: Path, new: Path, old: Path) -> None:
@@ -135,6 +191,8 @@ def check_file_can_be_made(path: Path, overwrite: bool) -> None:
     UserError
         If something is in the way, or the place cannot be written.
     """
+    _check_name(path)
+    path = _followed(path)
     if path.suffix != ".h5ad":
         raise UserError(f"'{path}' must end in .h5ad.")
     if path.is_dir():
@@ -169,11 +227,13 @@ def check_directory_can_be_made(path: Path, overwrite: bool, *, what: str, is_ou
     UserError
         If something is in the way, or the place cannot be written.
     """
+    _check_name(path)
+    path = _followed(path)
     _remove_leftovers(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"'{path}' is a file; name a directory for {what}.")
     if path.exists():
-        if any(path.iterdir()) and not is_ours(path):
+        if not _may_be_replaced(path, is_ours):
             raise UserError(
                 f"'{path}' exists and holds other things than {what}; it will not be overwritten: name another "
                 "directory."
@@ -183,9 +243,48 @@ def check_directory_can_be_made(path: Path, overwrite: bool, *, what: str, is_ou
     _check_parent(path, "made")
 
 
-def holds_only(names: Set[str]) -> Callable[[Path], bool]:
-    """Return a test whether a directory holds nothing but what is named; for :func:`check_directory_can_be_made`."""
-    return lambda directory: {p.name for p in directory.iterdir()} <= names
+def holds_only(
+    files: Set[str], directories: Mapping[str, Callable[[Path], bool]] | None = None
+) -> Callable[[Path], bool]:
+    """Return a test whether a directory holds nothing but what is named; for :func:`check_directory_can_be_made`.
+
+    Parameters
+    ----------
+    files
+        Names of regular files; a symbolic link is none.
+    directories
+        Names of directories, each with a test of its own.
+    """
+    tests = directories or {}
+
+    def test(directory: Path) -> bool:
+        return all(
+            not path.is_symlink()
+            and (
+                tests[path.name](path)
+                if path.name in tests and path.is_dir()
+                else path.is_file() and path.name in files
+            )
+            for path in directory.iterdir()
+        )
+
+    return test
+
+
+def _check_name(path: Path) -> None:
+    """Raise ``UserError`` for a name that no file can have, or none beside it."""
+    try:
+        length = len(os.fsencode(path.name))
+    except UnicodeEncodeError:
+        raise UserError(
+            f"'{path}' is no name of a file: it holds characters that the file system cannot write."
+        ) from None
+    if "\0" in str(path):
+        raise UserError(f"'{path}' is no name of a file: it holds a NUL character.")
+    if not path.name:
+        raise UserError(f"'{path}' names no file or directory of its own.")
+    if length > LONGEST_OUTPUT_NAME:
+        raise UserError(f"the name '{path.name}' has {length} bytes; it may have at most {LONGEST_OUTPUT_NAME}.")
 
 
 def _check_parent(path: Path, verb: str) -> None:
@@ -211,7 +310,8 @@ def _place_beside(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise _named_after(error, path, place) from None
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            _remove_tree(place)
         if lock is not None:
             os.close(lock)
 
@@ -262,9 +362,17 @@ def _remove_leftovers(path: Path) -> None:
                 # Fails while the process that made the place is alive.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _put_back(path, place / "old")
-                shutil.rmtree(place)
+                _remove_tree(place)
             finally:
                 os.close(lock)
+
+
+def _remove_tree(directory: Path) -> None:
+    """Remove a directory and what is in it; what a symbolic link leads to is left alone."""
+    for entry in directory.iterdir():
+        if entry.is_symlink() or not entry.is_dir():
+            entry.unlink()
+    shutil.rmtree(directory)
 
 
 def _flush(path: Path) -> None:

@@ -30,7 +30,7 @@ from scldm.tasks.cells import open_aligned
 from scldm.tasks.representation import ENCODE_BATCH, encode
 from scldm.torch_state import own_torch_defaults
 from scldm.trained import TrainedModel, TrainingSummary, parameter_counts
-from scldm.training.distributed import make_accelerator
+from scldm.training.distributed import make_accelerator, started_processes
 
 __all__ = ["ScLDM"]
 
@@ -155,7 +155,7 @@ class ScLDM:
             raise UserError(
                 "this model was loaded from a directory and has no training cells; build ScLDM(adata) to train."
             )
-        if directory is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if directory is None and started_processes() > 1:
             raise UserError("several processes train together in one directory; call train(directory).")
         if directory is None:
             with tempfile.TemporaryDirectory(prefix="scldm-") as temporary:
@@ -166,7 +166,8 @@ class ScLDM:
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the outcome of a training, as JSON."""
-        return identity(self.config, self.schema)
+        assert self._source is not None
+        return identity(self.config, self._source)
 
     def check_split(self) -> None:
         """Raise ``UserError`` if the labels allow no split into training and validation cells, as training would."""

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from accelerate import Accelerator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from scldm.config import RunConfig
 from scldm.data.labels import factorize_labels
-from scldm.data.schema import DatasetSchema
 from scldm.data.source import CellDataset, CellSource
 from scldm.data.split import split_cells
 from scldm.errors import UserError
-from scldm.files import atomic_file
+from scldm.files import atomic_file, remove_directory
+from scldm.nn.weights import save_tensors
 from scldm.prior.dit import DiT
 from scldm.prior.few_step.fit import fit_to_prior
 from scldm.prior.few_step.solver import FewStepSolvers
 from scldm.prior.few_step.stored import collect_few_step, few_step_tensors
 from scldm.prior.latents import LatentStore
 from scldm.prior.objective import PriorObjective
+from scldm.seals import write_sealed
 from scldm.seeds import seeded_modules
 from scldm.tasks.representation import encoded_blocks
 from scldm.torch_state import own_torch_defaults
 from scldm.trained import TrainedModel, TrainingSummary, build_prior, build_vae, dispersion_attribute
-from scldm.training.finished import train_unless_finished
+from scldm.training.finished import read_if_whole, train_unless_finished
 from scldm.training.tracking import MetricsLog
 from scldm.training.workspace import open_workspace
 from scldm.vae.model import VAE
@@ -60,9 +59,12 @@ def split_source(source: CellSource, config: RunConfig) -> tuple[CellSource, Cel
     return source.subset(training), source.subset(validation)
 
 
-def identity(config: RunConfig, schema: DatasetSchema) -> dict[str, Any]:
-    """Return everything that determines the outcome of a training, as JSON: only the same run continues another."""
-    return {"config": config.outcome(), "schema": schema.to_dict()}
+def identity(config: RunConfig, source: CellSource) -> dict[str, Any]:
+    """Return everything that determines the outcome of a training, as JSON: only the same run continues another.
+
+    Where the cells are, and in what form they are stored, is not among it; what they are is.
+    """
+    return {"config": config.outcome(), "cells": source.fingerprints(), "schema": source.schema.to_dict()}
 
 
 @own_torch_defaults()
@@ -94,7 +96,7 @@ def train_model(
         If the cells allow no validation split, the batch cannot be shared by the processes, training diverges, or
         ``work`` holds something else than an unfinished training of this model on these data.
     """
-    open_workspace(work, identity(config, source.schema), accelerator)
+    open_workspace(work, identity(config, source), accelerator)
     metrics = work / "metrics.jsonl"
     log = MetricsLog(metrics if accelerator.is_main_process else None, config.tracking, config.to_dict())
     if config.data.unpack:
@@ -163,15 +165,17 @@ def kept_if_of_use(work: Path, continuing: bool, accelerator: Accelerator) -> It
     except UserError:
         # The training would stop at the same place again.
         if accelerator.is_main_process and not continuing:
-            shutil.rmtree(work)
+            remove_directory(work)
         raise
-    except SafetensorError as error:
-        raise UserError(f"a file in '{work}' is damaged ({error}); delete the directory to start anew.") from error
 
 
 def _unpack_once(source: CellSource, directory: Path, accelerator: Accelerator) -> CellSource:
-    if accelerator.is_main_process:
+    if source.store.locality is None:
+        return source
+    seal = directory / "seal.json"
+    if read_if_whole(seal, accelerator) is None and accelerator.is_main_process:
         source.unpack(directory)
+        write_sealed(seal, {}, [path for path in directory.iterdir() if path.is_file()])
     accelerator.wait_for_everyone()
     return source.unpacked(directory)
 
@@ -179,18 +183,22 @@ def _unpack_once(source: CellSource, directory: Path, accelerator: Accelerator) 
 def _fit_once(
     prior: DiT, latents: LatentStore, config: RunConfig, path: Path, accelerator: Accelerator
 ) -> FewStepSolvers:
-    if accelerator.is_main_process and not path.is_file():
+    seal = path.with_suffix(".json")
+    if read_if_whole(seal, accelerator) is None and accelerator.is_main_process:
         fitted = fit_to_prior(prior.to(accelerator.device), latents, config.prior, config.seed, config.seeding)
         with atomic_file(path) as partial:
-            save_file(few_step_tensors(fitted), partial)
+            save_tensors(few_step_tensors(fitted), partial)
+        write_sealed(seal, {}, [path])
     accelerator.wait_for_everyone()
     return collect_few_step(load_file(path), prior.state_size)
 
 
 def _encode_once(vae: VAE, cells: CellSource, directory: Path, accelerator: Accelerator) -> LatentStore:
     # Every process waits for the one that writes; the file system is theirs in common, as the model directory is.
-    if accelerator.is_main_process and not LatentStore.is_complete(directory):
+    seal = directory / "seal.json"
+    if read_if_whole(seal, accelerator) is None and accelerator.is_main_process:
         vae = vae.to(accelerator.device).eval()
         LatentStore.write(directory, encoded_blocks(vae, cells, use_attributes=True), cells.n_cells)
+        write_sealed(seal, {}, [path for path in directory.iterdir() if path != seal and path.is_file()])
     accelerator.wait_for_everyone()
     return LatentStore(directory)

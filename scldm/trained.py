@@ -127,6 +127,9 @@ class TrainedModel:
         config = self.config.to_dict()
         # Two networks with the same weights can be different functions: the number of heads has no weight.
         known = [self.schema.to_dict(), config["vae"], config["prior"]]
+        for section in known[1:]:
+            if not section["joint_attribute_dropout"]:  # as in models of format 5, whose fingerprints are in many files
+                del section["joint_attribute_dropout"]
         if self.config.seeding != "32-bit":  # what models of format 4 had, whose fingerprints are in many files
             known.append(self.config.seeding)
         digest = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=8)

@@ -47,11 +47,14 @@ class Demo:
         """Train on 70 % of the embedded cells, generate as many again, and judge them by the rest."""
         from scldm.data.demo import load_demo
         from scldm.data.split import split_cells
+        from scldm.data.writing import write_h5ad
         from scldm.evaluation import evaluate
         from scldm.evaluation.results import write_results
         from scldm.model import ScLDM
+        from scldm.storage.directory import is_model
 
-        check_directory_can_be_made(self.output, self.overwrite, what="a demo", is_ours=holds_only(FILES))
+        is_ours = holds_only(FILES - {"model"}, {"model": is_model})
+        check_directory_can_be_made(self.output, self.overwrite, what="a demo", is_ours=is_ours)
         config = dataclasses.replace(DEMO_CONFIG, seed=self.seed)
         cells = load_demo()
         conditions = list(DEMO_CONFIG.data.conditions)
@@ -76,11 +79,11 @@ class Demo:
         generated = model.sample(conditions=train.obs[conditions], seed=self.seed)
         report = evaluate(held_out, generated, train=train, conditions=conditions, seed=self.seed)
 
-        with atomic_directory(self.output, overwrite=True) as partial:
+        with atomic_directory(self.output, overwrite=True, is_ours=is_ours) as partial:
             model.save(partial / "model")
-            generated.write_h5ad(partial / "cells.h5ad")
-            train.write_h5ad(partial / "train.h5ad")
-            held_out.write_h5ad(partial / "held_out.h5ad")
+            write_h5ad(generated, partial / "cells.h5ad")
+            write_h5ad(train, partial / "train.h5ad")
+            write_h5ad(held_out, partial / "held_out.h5ad")
             write_results(report, partial, embedding="pca")
         print(report.table())
         print(f"\nwrote {', '.join(str(self.output / name) for name in sorted(FILES))}")

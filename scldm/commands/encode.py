@@ -38,6 +38,7 @@ class Encode:
         import anndata as ad
 
         from scldm.data.h5ad import open_h5ad, read_obs
+        from scldm.data.writing import write_h5ad
         from scldm.generation.writer import LATENTS_KEY
         from scldm.storage.directory import read_model
         from scldm.tasks.cells import open_aligned
@@ -52,6 +53,6 @@ class Encode:
         encoded = ad.AnnData(obs=obs, obsm={LATENTS_KEY: encode(model, source)})
         encoded.uns["scldm"] = {"model_hash": model.fingerprint(), "data": self.data.name}
         with atomic_file(self.output) as partial:
-            encoded.write_h5ad(partial)
+            write_h5ad(encoded, partial)
         n_cells, n_channels = encoded.obsm[LATENTS_KEY].shape
         print(f"wrote {self.output}: {n_cells:,} cells x {n_channels} latent channels")

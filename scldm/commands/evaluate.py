@@ -63,7 +63,7 @@ class Evaluate:
             seed=self.seed,
             max_cells=self.max_cells,
         )
-        with atomic_directory(self.output, overwrite=True) as partial:
+        with atomic_directory(self.output, overwrite=True, is_ours=holds_only(RESULT_FILES)) as partial:
             write_results(report, partial, self.embedding)
         print(report.table())
         print(f"\nwrote {', '.join(str(self.output / name) for name in sorted(RESULT_FILES))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -73,11 +72,11 @@ class Sample:
         self._check()
         guidance = parse_guidance(flat("--guidance", self.guidance) or ("1.0",), self.guidance_mode)
         from scldm.model import ScLDM
-        from scldm.training.distributed import make_accelerator
+        from scldm.training.distributed import make_accelerator, started_processes
 
         device: Any = choose_device(self.device)
         accelerator = None
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if started_processes() > 1:
             accelerator = make_accelerator("float32", cpu=self.device == "cpu")
             device = accelerator.device
         model = ScLDM.load(self.model_dir, device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from tyro.conf import Suppress, arg
 
 from scldm.commands.parser import parse
 from scldm.config import RunConfig, load_config
-from scldm.errors import UserError
+from scldm.errors import UserError, printable
+from scldm.files import remove_directory, remove_leftovers
+from scldm.locks import output_lock
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -79,32 +82,51 @@ class Train:
 
 def _train(config: RunConfig, output: Path, *, overwrite: bool, cpu: bool) -> None:
     """Train in ``OUTPUT.training``, from where the same command continues, and write the model directory at the end."""
+    from scldm.training.distributed import make_accelerator, of_main_process
+    from scldm.training.interruption import stops_with_a_word
+
+    accelerator = make_accelerator(config.precision, cpu=cpu)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(stops_with_a_word())
+        of_main_process(lambda: stack.enter_context(output_lock(output, "train")), accelerator)
+        try:
+            _train_alone(config, output, accelerator, overwrite=overwrite)
+        except KeyboardInterrupt as stop:
+            if accelerator.is_main_process:
+                done = "a checkpoint is written; " if getattr(stop, "has_checkpoint", False) else ""
+                print(
+                    f"stopped by {str(stop) or 'SIGINT'}; {done}the same command continues the run in {_work(output)}: "
+                    f"{printable(shlex.join(['scldm', *sys.argv[1:]]))}",
+                    file=sys.stderr,
+                )
+            raise
+
+
+def _train_alone(config: RunConfig, output: Path, accelerator: Accelerator, *, overwrite: bool) -> None:
+    """Train, where nobody else writes to the output."""
     from scldm.model import ScLDM
     from scldm.run import kept_if_of_use
     from scldm.storage.directory import check_model_directory_can_be_made
-    from scldm.training.distributed import make_accelerator
-    from scldm.training.workspace import open_workspace
+    from scldm.training.distributed import of_main_process
+    from scldm.training.workspace import mark_as_trained, open_workspace
 
-    check_model_directory_can_be_made(output, overwrite)
-    model = ScLDM.from_config(config)
-    accelerator = make_accelerator(config.precision, cpu=cpu)
     work = _work(output)
+    if of_main_process(lambda: _tidy_up_a_finished_run(work, output), accelerator):
+        return
+    of_main_process(lambda: check_model_directory_can_be_made(output, overwrite), accelerator)
+    model = ScLDM.from_config(config)
     continuing = open_workspace(work, model.identity(), accelerator, overwrite)
     if accelerator.is_main_process:
         kind = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
         state = f"continuing the run in {work}" if continuing else f"working in {work}"
         print(f"{kind} on {accelerator.device}, precision {_precision(accelerator)}; {state}", file=sys.stderr)
         print(_data_sentence(model), file=sys.stderr)
-    try:
-        with kept_if_of_use(work, continuing, accelerator):
-            summary = model.train(work, accelerator=accelerator)
-    except KeyboardInterrupt:
-        if accelerator.is_main_process:
-            print(f"stopped; the same command continues the run in {work}", file=sys.stderr)
-        raise
+    with kept_if_of_use(work, continuing, accelerator):
+        summary = model.train(work, accelerator=accelerator)
     if accelerator.is_main_process:
+        mark_as_trained(work, model.hash())
         model.save(output, overwrite=overwrite)
-        shutil.rmtree(work)
+        remove_directory(work)
         print(
             f"wrote {output}: autoencoder {summary.vae['cells']:,} cells, validation loss "
             f"{summary.vae['best_loss']:.1f}; "
@@ -112,6 +134,20 @@ def _train(config: RunConfig, output: Path, *, overwrite: bool, cpu: bool) -> No
         )
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _tidy_up_a_finished_run(work: Path, output: Path) -> bool:
+    """Remove the working directory of a run that was killed between writing its model and this; tell whether it was."""
+    from scldm.storage.directory import is_model, read_model
+    from scldm.training.workspace import trained_model
+
+    remove_leftovers(work)
+    expected = trained_model(work)
+    if expected is None or not output.is_dir() or not is_model(output) or read_model(output).fingerprint() != expected:
+        return False
+    remove_directory(work)
+    print(f"{output} is complete; what its training had left in {work} is removed")
+    return True
 
 
 def _describe(config: RunConfig, output: Path, *, overwrite: bool) -> str:

@@ -15,7 +15,7 @@ __all__ = ["DataConfig"]
 class DataConfig:
     """Which cells to learn from, and which obs columns describe them."""
 
-    path: str | None = None
+    path: str | None = field(default=None, metadata=HARMLESS)
     """An .h5ad file with UMI counts, or `demo` for the embedded data. None when an AnnData is passed from Python."""
     layer: str | None = None
     """Layer that holds the counts; None reads X."""

@@ -139,6 +139,7 @@ def _read(store: Store, obs: pd.DataFrame, reading: Reading) -> CellSource:
         depths=library_sizes.astype(np.float32),
         coverage=coverage,
         rows=np.arange(store.n_cells),
+        hashes=scan.hashes,
     )
 
 

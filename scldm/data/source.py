@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Float32, Float64, Int, UInt64
 from torch.utils.data import Dataset
 
 from scldm.data.batch import CellBatch
 from scldm.data.counts import canonical
+from scldm.data.fingerprint import column_fingerprint, counts_fingerprint
 from scldm.data.genes import GeneCoverage, GeneMap, take_columns
 from scldm.data.schema import DatasetSchema
 from scldm.data.stores.base import Store
@@ -48,6 +49,8 @@ class CellSource:
         How well the store covers the genes of the schema.
     rows
         Which rows of the store are the cells of this source.
+    hashes
+        Of the counts of all rows of the store, see :func:`scldm.data.fingerprint.count_hashes`.
     """
 
     store: Store
@@ -57,6 +60,16 @@ class CellSource:
     depths: Float32[np.ndarray, " rows"]
     coverage: GeneCoverage
     rows: Int[np.ndarray, " cells"]
+    hashes: UInt64[np.ndarray, " rows"]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Return fingerprints of the counts and of every column, in the order of the cells.
+
+        The counts are those of all genes of the file, whichever of them the schema has; they were summed up when the
+        file was opened, for it is read once as a whole then. The names of the cells do not matter.
+        """
+        columns = {f"column '{name}'": column_fingerprint(self.obs[name]) for name in self.obs.columns}
+        return {"matrix of counts": counts_fingerprint(self.hashes[self.rows]), **columns}
 
     @property
     def n_cells(self) -> int:
@@ -99,7 +112,7 @@ class CellSource:
     def unpack(self, directory: str | os.PathLike[str]) -> None:
         """Write the counts of all rows of the store to plain arrays, to be read by :meth:`unpacked`.
 
-        Nothing is done if they are there already, or if the store reads any rows at the same cost as it is.
+        Nothing is done if the store reads any rows at the same cost as it is.
 
         Parameters
         ----------
@@ -111,7 +124,7 @@ class CellSource:
         UserError
             If the disk has no room for them.
         """
-        if self.store.locality is None or UnpackedStore.is_complete(directory):
+        if self.store.locality is None:
             return
         columns = self.genes.columns
         needed = self.store.n_entries * UnpackedStore.bytes_per_entry(len(columns))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scldm.data.fingerprint import count_hashes, gene_weights
 from scldm.errors import UserError, nearest_names
 from scldm.evaluation.cells import Cells, has_layer, read_cells
 from scldm.evaluation.draws import split, stratified_choice
@@ -218,17 +219,9 @@ def _n_repeated(real_names: pd.Index, real: Cells, train_names: pd.Index, train:
 
     A cell that shows few genes can be like another by chance: of such a one the name has to be the same, too.
     """
-    own, others = _count_hashes(real), _count_hashes(train)
+    own, others = (count_hashes(cells.counts, gene_weights(cells.genes)) for cells in (real, train))
     same_counts = np.isin(own, others)
     named = pd.MultiIndex.from_arrays([real_names.astype(str), own])
     same_cell = named.isin(pd.MultiIndex.from_arrays([train_names.astype(str), others]))
     n_expressed = np.diff(real.counts.indptr)
     return int((same_counts & (same_cell | (n_expressed >= MIN_GENES_TO_KNOW_A_CELL))).sum())
-
-
-def _count_hashes(cells: Cells) -> np.ndarray:
-    """Compute a number per cell that depends on all its counts: two cells that differ share one by no chance at all."""
-    weights = numpy_rng(0, "hash").integers(1, 2**63, len(cells.genes), dtype=np.uint64)
-    products = cells.counts.data.astype(np.uint64) * weights[cells.counts.indices]  # modulo 2^64
-    totals = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(products, dtype=np.uint64)])
-    return totals[cells.counts.indptr[1:]] - totals[cells.counts.indptr[:-1]]

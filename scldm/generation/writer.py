@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import anndata as ad
-import h5py
 import numpy as np
 import scipy.sparse as sp
 from anndata.io import write_elem
 from jaxtyping import Float32
 
+from scldm.data.writing import CheckedFile, open_for_writing
 from scldm.files import atomic_file, check_file_can_be_made
 from scldm.generation.header import CellsHeader
 
@@ -69,11 +69,11 @@ def write_cells(path: Path, header: CellsHeader, blocks: Iterable[CellBlock], ov
         If the file exists or cannot be written.
     """
     check_file_can_be_made(path, overwrite)
-    with atomic_file(path) as partial, h5py.File(partial, "w") as file:
+    with atomic_file(path) as partial, open_for_writing(partial) as file:
         _write(file, header, blocks)
 
 
-def _write(file: h5py.File, header: CellsHeader, blocks: Iterable[CellBlock]) -> None:
+def _write(file: CheckedFile, header: CellsHeader, blocks: Iterable[CellBlock]) -> None:
     file.attrs["encoding-type"], file.attrs["encoding-version"] = "anndata", "0.1.0"
     n_cells = len(header.obs)
     for key in ("layers", "varm", "obsp", "varp"):
@@ -117,6 +117,7 @@ def _write(file: h5py.File, header: CellsHeader, blocks: Iterable[CellBlock]) ->
         for block in blocks:
             if written is not None:
                 written.result()
+                file.check()
             written = writing.submit(append, block, start)
             start += block.counts.shape[0]
         if written is not None:

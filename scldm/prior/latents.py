@@ -146,11 +146,6 @@ class LatentStore(Dataset[LatentBatch]):
         write_text(directory / "statistics.json", json.dumps({"mean": mean.tolist(), "std": std.tolist()}))
         return cls(directory)
 
-    @staticmethod
-    def is_complete(directory: str | os.PathLike[str]) -> bool:
-        """Tell whether :meth:`write` finished there."""
-        return (Path(directory) / "statistics.json").is_file()
-
     @property
     def n_cells(self) -> int:
         """Number of cells."""

@@ -3,40 +3,52 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from scldm.config import RunConfig
 from scldm.data.schema import DatasetSchema
 from scldm.errors import UserError
-from scldm.files import atomic_directory, check_directory_can_be_made
-from scldm.nn.weights import load_network
+from scldm.files import atomic_directory, check_directory_can_be_made, holds_only
+from scldm.nn.weights import check_weights, copy_weights, save_tensors
+from scldm.prior.dit import DiT
 from scldm.prior.few_step.stored import collect_few_step
 from scldm.prior.latents import LatentStatistics
+from scldm.prior.state import packed_size
+from scldm.seals import read_sealed, write_sealed
 from scldm.storage.card import model_card
 from scldm.storage.migrations import FORMAT_VERSION, OLDEST_FORMAT, Content, migrated
 from scldm.trained import TrainedModel, TrainingSummary, build_prior, build_vae
+from scldm.vae.model import VAE
 from scldm.version import __version__
 
-__all__ = ["FILES", "check_model_directory_can_be_made", "read_model", "write_model"]
+__all__ = ["FILES", "check_model_directory_can_be_made", "is_model", "read_model", "write_model"]
 
 FILES = ("config.json", "schema.json", "vae.safetensors", "prior.safetensors")
+#: Checksums of what generates: the model card and the metrics may be edited.
+SEAL = "checksums.json"
+#: Bytes of a JSON: a schema of a million genes has less.
+LARGEST_TEXT = 2**28
+FIRST_SEALED_FORMAT = 6
+_ALL_FILES = frozenset({*FILES, SEAL, "metrics.jsonl", "model_card.md"})
 
 
 def check_model_directory_can_be_made(directory: Path, overwrite: bool) -> None:
     """Raise ``UserError`` if something is in the way of a model directory; ask before work that takes long."""
-    check_directory_can_be_made(directory, overwrite, what="a model", is_ours=_is_model)
+    check_directory_can_be_made(directory, overwrite, what="a model", is_ours=is_model)
 
 
-def _is_model(directory: Path) -> bool:
+def is_model(directory: Path) -> bool:
+    """Whether a directory is a model and nothing else, so that it may be replaced by another."""
     # Many tools write a config.json; only a directory with all files of a model is taken for one.
-    return all((directory / name).is_file() for name in FILES)
+    return all((directory / name).is_file() for name in FILES) and holds_only(_ALL_FILES)(directory)
 
 
 def write_model(directory: Path, model: TrainedModel, overwrite: bool = False) -> None:
@@ -49,7 +61,7 @@ def write_model(directory: Path, model: TrainedModel, overwrite: bool = False) -
     """
     check_model_directory_can_be_made(directory, overwrite)
     tensors = model.tensors()
-    with atomic_directory(directory, overwrite) as partial:
+    with atomic_directory(directory, overwrite, is_ours=is_model) as partial:
         config = {
             "format_version": FORMAT_VERSION,
             "scldm_version": __version__,
@@ -58,8 +70,9 @@ def write_model(directory: Path, model: TrainedModel, overwrite: bool = False) -
         }
         (partial / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         (partial / "schema.json").write_text(json.dumps(model.schema.to_dict(), indent=1) + "\n", encoding="utf-8")
-        save_file(tensors["vae"], partial / "vae.safetensors")
-        save_file(tensors["prior"], partial / "prior.safetensors")
+        save_tensors(tensors["vae"], partial / "vae.safetensors")
+        save_tensors(tensors["prior"], partial / "prior.safetensors")
+        write_sealed(partial / SEAL, {"format_version": FORMAT_VERSION}, [partial / name for name in FILES])
         (partial / "metrics.jsonl").write_text(model.metrics, encoding="utf-8")
         (partial / "model_card.md").write_text(model_card(model), encoding="utf-8")
 
@@ -104,29 +117,48 @@ def _assemble(
     content: Content,
     metrics: str,
 ) -> TrainedModel:
-    """Build the networks and put the weights into them."""
-    vae, prior, weights = build_vae(config, schema), build_prior(config, schema), dict(content.prior)
+    """Build the networks and put the weights into them; nothing is made that is larger than what the files hold."""
+    weights = dict(content.prior)
+    state_size = packed_size(config.vae.n_latents * config.vae.latent_channels)
     moments = []
     for name in ("latent_mean", "latent_std"):
         if name not in weights:
             raise UserError(f"'{directory}' is damaged: prior.safetensors has no latent statistics ({name}).")
         moments.append(weights.pop(name))
-        if moments[-1].shape != (prior.latent_size,):
+        if moments[-1].shape != (state_size - 1,):
             raise UserError(
                 f"'{directory}' is damaged: {name} in prior.safetensors has shape {tuple(moments[-1].shape)}, the "
-                f"configuration asks for {(prior.latent_size,)}."
+                f"configuration asks for {(state_size - 1,)}."
             )
     try:
-        few_step = collect_few_step(weights, prior.state_size)
+        few_step = collect_few_step(weights, state_size)
     except ValueError as error:
         raise UserError(f"'{directory}' is damaged: {error} in prior.safetensors.") from error
-    load_network(vae, content.vae, f"'{directory}/vae.safetensors'")
-    load_network(prior, weights, f"'{directory}/prior.safetensors'")
+    stages: tuple[tuple[str, Callable[..., torch.nn.Module], int, dict[str, Tensor]], ...] = (
+        ("vae", build_vae, config.vae.n_layers, content.vae),
+        ("prior", build_prior, config.prior.n_layers, weights),
+    )
+    networks = {}
+    for name, build, n_layers, tensors in stages:
+        where = f"'{directory / name}.safetensors'"
+        if n_layers > len(tensors):
+            raise UserError(
+                f"the configuration asks for {n_layers} layers, of which {where} has not even a weight each."
+            )
+        try:
+            with torch.device("meta"):
+                outline = build(config, schema)
+        except (RuntimeError, TypeError, OverflowError) as error:
+            raise UserError(f"'{directory}' is damaged: config.json asks for impossible sizes.") from error
+        check_weights(outline, tensors, where)
+        networks[name] = build(config, schema)
+        copy_weights(networks[name], tensors)
+    vae, prior = networks["vae"], networks["prior"]
     return TrainedModel(
         config=config,
         schema=schema,
-        vae=vae,
-        prior=prior,
+        vae=cast(VAE, vae),
+        prior=cast(DiT, prior),
         statistics=LatentStatistics(*moments),
         summary=summary,
         few_step=few_step,
@@ -144,6 +176,8 @@ def _read_content(directory: Path) -> Content:
         raise UserError(
             f"'{directory}' has format version {version}, this scldm reads up to {FORMAT_VERSION}; update scldm."
         )
+    if version >= FIRST_SEALED_FORMAT:
+        read_sealed(directory / SEAL)
     if version < OLDEST_FORMAT:
         raise UserError(
             f"'{directory}' has format version {version}, of an earlier autoencoder; this scldm reads formats from "
@@ -187,6 +221,10 @@ def _json(path: Path) -> Any:
 
 
 def _text(path: Path) -> str:
+    if not path.is_file():  # a pipe would never end
+        raise UserError(f"'{path}' is damaged: it is not a regular file.")
+    if path.stat().st_size > LARGEST_TEXT:
+        raise UserError(f"'{path}' is damaged: it has {path.stat().st_size / 1e9:.1f} GB.")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -195,6 +233,10 @@ def _text(path: Path) -> str:
 
 def _weights(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (SafetensorError, ValueError, RuntimeError) as error:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"'{path}' is damaged: {error}.") from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"'{path}' is damaged: its weight '{name}' holds values that are not finite numbers.")
+    return tensors

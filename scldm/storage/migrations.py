@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["FORMAT_VERSION", "OLDEST_FORMAT", "Content", "migrated"]
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,15 @@ def _from_4(content: Content) -> Content:
     return content
 
 
-MIGRATIONS: dict[int, Callable[[Content], Content]] = {4: _from_4}
+def _from_5(content: Content) -> Content:
+    """Format 6 hides all attributes of some training cells together, and has checksums, which older models lack."""
+    for section in ("vae", "prior"):
+        if isinstance(content.config["config"].get(section), dict):
+            content.config["config"][section]["joint_attribute_dropout"] = 0.0
+    return content
+
+
+MIGRATIONS: dict[int, Callable[[Content], Content]] = {4: _from_4, 5: _from_5}
 """By the format that they start from."""
 
 OLDEST_FORMAT = min(MIGRATIONS)

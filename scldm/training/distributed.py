@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from scldm.errors import UserError
 from scldm.nn.objective import Noise
 
-__all__ = ["check_batch_can_be_cut", "make_accelerator", "share_of_process", "sum_over_processes"]
+__all__ = ["check_batch_can_be_cut", "make_accelerator", "of_main_process", "share_of_process", "sum_over_processes"]
 
 
 def make_accelerator(precision: str = "auto", *, cpu: bool = False) -> Accelerator:
@@ -30,7 +34,7 @@ def make_accelerator(precision: str = "auto", *, cpu: bool = False) -> Accelerat
     UserError
         If several processes were started but accelerate does not join them.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = started_processes()
     # Without a GPU, accelerate joins the processes of torchrun only when told that they compute on the CPU; otherwise
     # each of them would be a run of its own, writing to the same places. Apple's GPU counts as none: it lacks kernels
     # that the embedding bags and the counts need.
@@ -47,6 +51,47 @@ def make_accelerator(precision: str = "auto", *, cpu: bool = False) -> Accelerat
             "'accelerate launch -m scldm' on GPUs, or 'torchrun -m scldm' on CPUs"
         )
     return accelerator
+
+
+def started_processes() -> int:
+    """Read from the environment how many processes were started together; raises ``UserError`` for half of one."""
+    said = os.environ.get("WORLD_SIZE", "1")
+    if not (said.isascii() and said.isdecimal() and len(said) < 9 and int(said)):
+        raise UserError(f"the environment variable WORLD_SIZE is '{said}'; it must be a number of processes, or unset")
+    if int(said) > 1:
+        missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+        if missing:
+            raise UserError(
+                f"the environment variable WORLD_SIZE is {said}, but {', '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} not set: start several processes with torchrun or accelerate "
+                "launch, or unset WORLD_SIZE for one"
+            )
+    return int(said)
+
+
+def of_main_process(action: Callable[[], Any], accelerator: Accelerator) -> Any:
+    """Let the main process do something that may be refused, and give all processes its answer.
+
+    Raises
+    ------
+    UserError
+        On the main process, if the action did; the others end with the same exit status and say nothing.
+    """
+    answer, refusal = None, None
+    if accelerator.is_main_process:
+        try:
+            answer = action()
+        except UserError as error:
+            refusal = error
+    if accelerator.num_processes > 1:
+        shared = broadcast_object_list([answer if isinstance(answer, bool) else None, refusal is not None])
+        if not accelerator.is_main_process:
+            answer = shared[0]
+            if shared[1]:
+                sys.exit(2)
+    if refusal is not None:
+        raise refusal
+    return answer
 
 
 def check_batch_can_be_cut(batch_size: int, gradient_accumulation: int, accelerator: Accelerator) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,9 +27,11 @@ from scldm.data.order import BatchIndices, EpochOrder
 from scldm.errors import UserError
 from scldm.nn.objective import Objective
 from scldm.nn.weights import copy_weights
+from scldm.seals import DamagedFileError
 from scldm.seeds import Seeding, torch_rng
 from scldm.training.config import TrainingConfig
 from scldm.training.distributed import check_batch_can_be_cut, share_of_process
+from scldm.training.interruption import asked_to_stop, deferred_stops, stop_is_asked_for
 from scldm.training.losses import RunningLosses, validation_losses
 from scldm.training.schedule import is_due, learning_rate_factor, patience_is_out
 from scldm.training.state import StageState, load_checkpoint, save_checkpoint
@@ -108,6 +111,8 @@ def train_stage(
     ------
     UserError
         If the batch cannot be shared by the processes, or training diverges.
+    StoppedError
+        If the process is told to stop (SIGTERM, SIGINT): a checkpoint is written first.
     """
     order = EpochOrder(
         len(training_data),  # type: ignore[arg-type]
@@ -117,7 +122,8 @@ def train_stage(
         accelerator.num_processes,
     )
     stage = _Stage(name, objective, order, config, seed, seeding, accelerator, directory, log)
-    return stage.execute(training_data, validation_data, on_step)
+    with deferred_stops():
+        return stage.execute(training_data, validation_data, on_step)
 
 
 class _Stage:
@@ -170,6 +176,9 @@ class _Stage:
             if patience_is_out(config, self.cells, state.best_cells):
                 break
             self._train_step(batch)
+            if stop_is_asked_for(state.step, self.accelerator):
+                self._save()
+                raise asked_to_stop()
             bar.update(self.order.batch_size)
             if self._is_due(config.validate_every) or state.step == self.total_steps:
                 speed = (self.cells - cells_before) / (time.perf_counter() - started)
@@ -272,7 +281,14 @@ class _Stage:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        checkpoint = load_checkpoint(self.directory, self.accelerator.device)
+        try:
+            checkpoint = load_checkpoint(self.directory, self.accelerator.device)
+        except DamagedFileError as error:
+            # From the start it comes to the same end.
+            checkpoint = None
+            if self.accelerator.is_main_process:
+                warnings.warn(f"{error}; the {self.name} stage starts anew", UserWarning, stacklevel=2)
+        self.accelerator.wait_for_everyone()
         if checkpoint is not None:
             # The stored sums are those of the main process. With others, the first training loss in the log after a
             # resume is the mean over the cells since the checkpoint only.

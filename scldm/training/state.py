@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -11,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from scldm.files import atomic_file, write_text
+from scldm.files import atomic_file
 from scldm.nn.objective import Objective
-from scldm.nn.weights import copy_weights
+from scldm.nn.weights import copy_weights, save_tensors
+from scldm.seals import read_sealed, write_sealed
 from scldm.training.config import TrainingConfig
 from scldm.training.ema import ExponentialMovingAverage
 from scldm.training.losses import RunningLosses
@@ -51,9 +51,10 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
     }
     tensor_file = directory / f"step-{checkpoint.progress['step']:09d}.safetensors"
     with atomic_file(tensor_file) as partial:
-        save_file(flat, partial)
+        save_tensors(flat, partial)
     # The JSON names its tensor file, so the pair changes in the instant in which the JSON is renamed.
-    write_text(directory / POINTER, json.dumps({"tensors": tensor_file.name, "progress": dict(checkpoint.progress)}))
+    content = {"tensors": tensor_file.name, "progress": dict(checkpoint.progress)}
+    write_sealed(directory / POINTER, content, [tensor_file])
     for old in directory.iterdir():
         # Older checkpoints, and what a process that was killed had begun to write.
         if old.name.startswith(("step-", ".step-")) and old != tensor_file:
@@ -61,15 +62,16 @@ def save_checkpoint(checkpoint: Checkpoint, directory: Path) -> None:
 
 
 def load_checkpoint(directory: Path, device: torch.device | str = "cpu") -> Checkpoint | None:
-    """Read the checkpoint in ``directory``; None if there is none."""
+    """Read the checkpoint in ``directory``; None if there is none. Raises ``DamagedFileError`` if it is damaged."""
     pointer = directory / POINTER
     if not pointer.is_file():
         return None
-    content = json.loads(pointer.read_text(encoding="utf-8"))
+    content = read_sealed(pointer)
     tensors: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in load_file(directory / content["tensors"], device=str(device)).items():
+    # Read on the CPU: the names that accelerate has for devices, such as "cpu:0", are not those of safetensors.
+    for key, tensor in load_file(directory / content["tensors"]).items():
         group, name = key.split("/", 1)
-        tensors.setdefault(group, {})[name] = tensor
+        tensors.setdefault(group, {})[name] = tensor.to(device)
     return Checkpoint(tensors, content["progress"])
 
 

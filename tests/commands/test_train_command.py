@@ -18,7 +18,15 @@ from scldm.cli import main
 from scldm.config import load_config
 from scldm.data.stores.unpacked import UnpackedStore
 
-CONTENT = {"config.json", "schema.json", "vae.safetensors", "prior.safetensors", "metrics.jsonl", "model_card.md"}
+CONTENT = {
+    "checksums.json",
+    "config.json",
+    "schema.json",
+    "vae.safetensors",
+    "prior.safetensors",
+    "metrics.jsonl",
+    "model_card.md",
+}
 
 
 class Straight(NamedTuple):

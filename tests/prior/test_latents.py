@@ -99,19 +99,19 @@ def test_interrupted_writing_leaves_no_store(tmp_path):
 
     with pytest.raises(RuntimeError, match="killed"):
         LatentStore.write(tmp_path, dying(), N_CELLS)
-    assert not LatentStore.is_complete(tmp_path)
+    assert not (tmp_path / "statistics.json").exists()
     # A second attempt in the same place succeeds, and an interrupted third one takes the finished store away.
     LatentStore.write(tmp_path, blocks_of(cells_of(), N_CELLS), N_CELLS)
-    assert LatentStore.is_complete(tmp_path)
+    assert (tmp_path / "statistics.json").exists()
     with pytest.raises(RuntimeError, match="killed"):
         LatentStore.write(tmp_path, dying(), N_CELLS)
-    assert not LatentStore.is_complete(tmp_path)
+    assert not (tmp_path / "statistics.json").exists()
 
 
 def test_number_of_cells_has_to_be_the_one_announced(tmp_path):
     with pytest.raises(ValueError, match="20 cells were written, 50 announced"):
         LatentStore.write(tmp_path, blocks_of(cells_of(), 20), N_CELLS)
-    assert not LatentStore.is_complete(tmp_path)
+    assert not (tmp_path / "statistics.json").exists()
 
 
 def test_store_serves_a_data_loader_and_its_batches_can_be_cut(tmp_path):

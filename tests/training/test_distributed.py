@@ -49,7 +49,14 @@ def test_precision_is_float32_on_the_cpu_unless_asked_for():
 
 def test_processes_that_do_not_see_each_other_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="2 processes were started, but each sees 1"):
+    with pytest.raises(UserError, match="WORLD_SIZE is 2, but RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT are not set"):
+        make_accelerator("float32", cpu=True)
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "two", "", "1.5", "9" * 5000, "\u0663"])
+def test_a_number_of_processes_that_is_none_is_refused(monkeypatch, said):
+    monkeypatch.setenv("WORLD_SIZE", said)
+    with pytest.raises(UserError, match="WORLD_SIZE is"):
         make_accelerator("float32", cpu=True)
 
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import json
 import os
 
 import pytest
 import torch
 
 from scldm import files
+from scldm.seals import read_sealed
 from scldm.training.state import Checkpoint, load_checkpoint, save_checkpoint
 
 
@@ -85,4 +85,4 @@ def test_progress_keeps_every_digit(tmp_path):
     value = 0.1 + 0.2
     save_checkpoint(Checkpoint({"model": {"w": torch.zeros(1)}}, {"step": 1, "best_loss": value}), tmp_path)
     assert load_checkpoint(tmp_path).progress["best_loss"] == value
-    assert json.loads((tmp_path / "checkpoint.json").read_text())["tensors"] == "step-000000001.safetensors"
+    assert read_sealed(tmp_path / "checkpoint.json")["tensors"] == "step-000000001.safetensors"

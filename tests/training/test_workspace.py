@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 
 from scldm.config import RunConfig
 from scldm.errors import UserError
+from scldm.seals import read_sealed
 from scldm.training.workspace import continues, open_workspace
 
 IDENTITY = {"config": {"seed": 0, "vae": {"width": 8}}, "schema": {"genes": ["A", "B"]}}
@@ -41,11 +41,11 @@ def test_another_run_is_refused_by_what_differs_and_replaced_only_on_demand(tmp_
     open_workspace(work, IDENTITY, Accelerator(cpu=True))
     (work / "checkpoint").mkdir()
     other = {**IDENTITY, "config": {"seed": 0, "vae": {"width": 16}}}
-    with pytest.raises(UserError, match=r"has another vae\.width; repeat its configuration"):
+    with pytest.raises(UserError, match=r"has another vae\.width; repeat what it was started with"):
         open_workspace(work, other, Accelerator(cpu=True))
     assert (work / "checkpoint").exists()
     assert not open_workspace(work, other, Accelerator(cpu=True), overwrite=True)
-    assert json.loads((work / "run.json").read_text()) == other
+    assert read_sealed(work / "run.json") == other
     assert [p.name for p in work.iterdir()] == ["run.json"]
 
 

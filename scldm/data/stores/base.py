@@ -12,10 +12,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
-from jaxtyping import Float64, Int, Int64
+from jaxtyping import Float64, Int, Int64, UInt64
 from tqdm import tqdm
 
 from scldm.data.counts import canonical, check_counts
+from scldm.data.fingerprint import count_hashes, gene_weights
 from scldm.data.genes import GeneMap
 
 __all__ = ["CellData", "Scan", "Store"]
@@ -36,10 +37,13 @@ class Scan:
         UMI counts of every cell over all genes of the store.
     n_expressing
         Cells that express each gene of the store.
+    hashes
+        A number per cell that depends on all its counts, see :func:`count_hashes`.
     """
 
     totals: Float64[np.ndarray, " cells"]
     n_expressing: Int64[np.ndarray, " store_genes"]
+    hashes: UInt64[np.ndarray, " cells"]
 
 
 class Store(ABC):
@@ -152,11 +156,13 @@ class Store(ABC):
             If a value is not an integer from 0 to 2^24.
         """
         totals, n_expressing = [np.zeros(0)], np.zeros(len(self.genes), dtype=np.int64)
+        hashes, weights = [np.zeros(0, dtype=np.uint64)], gene_weights(self.genes)
         for block in self.blocks_with_progress("checking counts"):
             check_counts(block.data, self.where, self.elsewhere)
             totals.append(np.asarray(block.sum(axis=1, dtype=np.float64)).ravel())
             n_expressing += np.bincount(canonical(block).indices, minlength=len(self.genes))
-        return Scan(np.concatenate(totals), n_expressing)
+            hashes.append(count_hashes(block, weights))
+        return Scan(np.concatenate(totals), n_expressing, np.concatenate(hashes))
 
     def library_sizes(self, columns: Int64[np.ndarray, " chosen"]) -> Float64[np.ndarray, " cells"]:
         """Return the UMI counts of every cell over some genes, given as columns."""

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from jaxtyping import Int, Int64
 
 from scldm.data.counts import CountTable, find_counts, to_count_matrix
+from scldm.data.fingerprint import count_hashes, gene_weights
 from scldm.data.genes import take_columns
 from scldm.data.h5ad import find_counts_in_file, open_h5ad, read_obs
 from scldm.data.stores.base import CellData, Scan, Store
@@ -79,7 +80,8 @@ class MemoryStore(Store):
         """See :meth:`Store.scan`; the counts are checked when they are read."""
         matrix = self._counts()
         totals = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-        return Scan(totals, np.bincount(matrix.indices, minlength=len(self.genes)))
+        n_expressing = np.bincount(matrix.indices, minlength=len(self.genes))
+        return Scan(totals, n_expressing, count_hashes(matrix, gene_weights(self.genes)))
 
     def narrowed(self, columns: Int64[np.ndarray, " chosen"]) -> MemoryStore:
         """See :meth:`Store.narrowed`."""

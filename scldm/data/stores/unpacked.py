@@ -77,11 +77,6 @@ class UnpackedStore(Store):
         """Bytes on disk for every positive count."""
         return _column_type(n_genes).itemsize + np.dtype(np.float32).itemsize
 
-    @staticmethod
-    def is_complete(directory: str | os.PathLike[str]) -> bool:
-        """Whether :meth:`write` finished there."""
-        return (Path(directory) / "offsets.npy").is_file()
-
     @property
     def n_entries(self) -> int:
         """Number of positive counts."""
