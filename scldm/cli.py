@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -11,7 +13,8 @@ from typing import Any
 
 from scldm.commands import COMMANDS, command
 from scldm.commands.parser import parse
-from scldm.errors import UserError, nearest_names
+from scldm.errors import UserError, nearest_names, printable
+from scldm.locks import output_lock
 
 __all__ = ["main"]
 
@@ -27,13 +30,19 @@ commands (scldm COMMAND --help tells more):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; exit status 2 and one sentence for anything the user can mend."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows its escape, and a finished training does not end in an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with warnings.catch_warnings():
         # A warning is a message to the user here, not a line of our source, and one to developers is none.
         warnings.simplefilter("default", UserWarning)
         warnings.simplefilter("ignore", FutureWarning)
         warnings.showwarning = lambda message, *_: _warn(message)
         try:
-            _parse(arguments).run()
+            chosen = _parse(arguments)
+            with _only_writer(chosen, arguments[0]):
+                chosen.run()
         except UserError as error:
             _fail(error)
         except BrokenPipeError:
@@ -51,6 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _fail("there is not enough memory for this; ask for fewer cells or genes, or a smaller batch size")
 
 
+def _only_writer(chosen: Any, name: str) -> contextlib.AbstractContextManager[None]:
+    """Keep others from writing to the output of a command; ``train`` does so itself, once it knows its output."""
+    output = getattr(chosen, "output", None)
+    # Processes that work together share an output, and the first of them writes.
+    if name == "train" or output is None or os.environ.get("RANK", "0") != "0":
+        return contextlib.nullcontext()
+    return output_lock(output, name)
+
+
 def _warn(message: object) -> None:
     # Processes that work together would all say the same.
     if os.environ.get("RANK", "0") == "0":
@@ -63,7 +81,7 @@ def _fail(message: object) -> None:
 
 
 def _sentence(message: object) -> str:
-    text = " ".join(str(message).split())
+    text = printable(" ".join(str(message).split()))
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 

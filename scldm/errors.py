@@ -26,7 +26,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(printable(str(message)))
+        super().__init__(printable(str(message).replace("\n", " ")))
 
 
 #: Characters of a message; what is longer holds something that nobody wants to read.

@@ -47,9 +47,17 @@ def output_lock(path: Path | str, doing: str) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made = [parent for parent in path.parents if not parent.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError):
+        yield  # nothing can be written there, which whoever writes says better
+        return
     place = path.parent / _lock_name(path.name)
     descriptor = _locked(place, path)
+    if descriptor is None:
+        yield
+        return
     try:
         holder = {"doing": doing, "pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
         # A full disk is no reason not to go on: the next one is then told of a process without a name.
@@ -62,11 +70,18 @@ def output_lock(path: Path | str, doing: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             place.unlink()
         os.close(descriptor)
+        # What was refused leaves no directories behind; those with something in them stay.
+        with contextlib.suppress(OSError):
+            for parent in made:
+                parent.rmdir()
 
 
-def _locked(place: Path, path: Path) -> int:
+def _locked(place: Path, path: Path) -> int | None:
     while True:
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:  # no permission, a read-only or a full disk: whoever writes says it better
+            return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import io
+import os
 import re
 import sys
-from collections.abc import Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tyro
@@ -17,6 +20,8 @@ from scldm.errors import UserError, nearest_names
 
 __all__ = ["parse"]
 
+#: Columns that any help fits in.
+NARROWEST = 40
 # What the parser, and Python in its errors, call a type; in words.
 KINDS = {"int": "a whole number", "float": "a number"}
 
@@ -41,9 +46,10 @@ def parse(kind: type[Any], arguments: Sequence[str], *, prog: str, default: Any 
         For an option that does not exist, a value that it cannot take, or something that is missing.
     """
     captured = io.StringIO()
+    arguments = _merged(arguments, _hints(kind))
     try:
         with contextlib.redirect_stderr(captured):
-            return _tyro(kind, list(arguments), prog, default)
+            return _tyro(kind, arguments, prog, default)
     except SystemExit as stop:
         if stop.code in (0, None):
             sys.stderr.write(captured.getvalue())
@@ -55,7 +61,68 @@ def parse(kind: type[Any], arguments: Sequence[str], *, prog: str, default: Any 
 
 def _tyro(kind: type[Any], arguments: list[str], prog: str, default: Any) -> Any:
     given = {} if default is None else {"default": default}
-    return tyro.cli(kind, args=arguments, prog=prog, config=(FlagCreatePairsOff,), **given)
+    with _room_for_help():
+        return tyro.cli(kind, args=arguments, prog=prog, config=(FlagCreatePairsOff,), **given)
+
+
+@contextlib.contextmanager
+def _room_for_help() -> Iterator[None]:
+    """Have the help laid out for a terminal that has room for a word: in a column of one it never comes to an end."""
+    said = os.environ.get("COLUMNS")
+    if said is None or (said.isascii() and said.isdecimal() and len(said) < 5 and int(said) >= NARROWEST):
+        yield
+        return
+    os.environ["COLUMNS"] = str(NARROWEST)
+    try:
+        yield
+    finally:
+        os.environ["COLUMNS"] = said
+
+
+def _hints(kind: type[Any], prefix: str = "--") -> dict[str, Any]:
+    """Types of all options by name, those of the sections of a configuration included."""
+    found: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        named = {getattr(extra, "name", None) for extra in getattr(hint, "__metadata__", ())}
+        bare = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+        option = prefix + name.replace("_", "-")
+        if dataclasses.is_dataclass(bare) and isinstance(bare, type):
+            found |= _hints(bare, prefix if "" in named else f"{option}.")
+        else:
+            found[option] = bare
+    return found
+
+
+def _merged(arguments: Sequence[str], hints: Mapping[str, Any]) -> list[str]:
+    """Put the values of an option that takes a list and is repeated together; refuse one that takes a single value."""
+    groups: list[list[str]] = [[]]
+    first: dict[str, list[str]] = {}
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        name = name.replace("_", "-")
+        if not (word.startswith("--") and name in hints):
+            groups[-1].append(word)
+            if word.startswith("--"):
+                groups.append([])
+            continue
+        is_list = typing.get_origin(hints[name]) is tuple and typing.get_args(hints[name])[-1] is Ellipsis
+        is_list = is_list and typing.get_origin(typing.get_args(hints[name])[0]) is not tuple
+        values = [value] if equals else []
+        if name not in first or (typing.get_origin(hints[name]) is tuple and not is_list):
+            first.setdefault(name, [])
+            groups.append([name, *values])
+            if is_list:
+                first[name] = groups[-1]
+        elif is_list:
+            first[name].extend(values)
+            groups.append(first[name])
+        else:
+            raise UserError(f"{name} is given twice; it can have one value only")
+    unique: list[list[str]] = []
+    for group in groups:
+        if not any(group is other for other in unique):
+            unique.append(group)
+    return [word for group in unique for word in group]
 
 
 def _options(kind: type[Any], prog: str, default: Any) -> list[str]:

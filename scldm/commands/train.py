@@ -84,7 +84,9 @@ def _train(config: RunConfig, output: Path, *, overwrite: bool, cpu: bool) -> No
     """Train in ``OUTPUT.training``, from where the same command continues, and write the model directory at the end."""
     from scldm.training.distributed import make_accelerator, of_main_process
     from scldm.training.interruption import stops_with_a_word
+    from scldm.training.tracking import check_tracking
 
+    check_tracking(config.tracking)
     accelerator = make_accelerator(config.precision, cpu=cpu)
     with contextlib.ExitStack() as stack:
         stack.enter_context(stops_with_a_word())

@@ -143,7 +143,7 @@ def _assemble(
         where = f"'{directory / name}.safetensors'"
         if n_layers > len(tensors):
             raise UserError(
-                f"the configuration asks for {n_layers} layers, of which {where} has not even a weight each."
+                f"the configuration asks for {n_layers} layers, and {where} has not even a weight for each."
             )
         try:
             with torch.device("meta"):

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import netrc
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from scldm.errors import UserError
 from scldm.files import write_text
 from scldm.training.config import TrackingConfig
 
-__all__ = ["MetricsLog"]
+__all__ = ["MetricsLog", "check_tracking"]
+
+
+def check_tracking(tracking: TrackingConfig) -> None:
+    """Raise ``UserError`` if metrics could not be sent where they are to go; ask before work that takes long."""
+    if not tracking.wandb:
+        return
+    try:
+        import wandb  # noqa: F401 - it is asked for here, and used later
+    except ImportError:
+        raise UserError("tracking.wandb is on but wandb is not installed; run 'pip install wandb'.") from None
+    if os.environ.get("WANDB_MODE", "online").lower() in ("offline", "disabled", "dryrun"):
+        return
+    if not _is_logged_in():
+        raise UserError(
+            "tracking.wandb is on but nobody is logged in to wandb: run 'wandb login' once, set WANDB_API_KEY, or set "
+            "WANDB_MODE=offline."
+        )
+
+
+def _is_logged_in() -> bool:
+    """Whether wandb would find a key; its own way to tell asks at the terminal, and remembers the environment."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    for place in map(os.path.expanduser, places):
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            if netrc.netrc(place).authenticators(host):
+                return True
+    return False
 
 
 class MetricsLog:
@@ -40,17 +74,19 @@ class MetricsLog:
         tracking = tracking or TrackingConfig()
         if path is None or not tracking.wandb:
             return
-        try:
-            import wandb
-        except ImportError:
-            raise UserError("tracking.wandb is on but wandb is not installed; run 'pip install wandb'.") from None
+        check_tracking(tracking)
+        import wandb
+
         # One wandb run per training run: resuming continues it under the same id. Its files go where wandb puts them
         # (./wandb, or WANDB_DIR): the working directory is removed at the end, and an offline run is uploaded later.
         identifier = path.with_name("wandb_run_id.txt")
         known = identifier.read_text(encoding="utf-8") if identifier.exists() else None
-        self._wandb = wandb.init(
-            project=tracking.project, name=tracking.name, id=known, resume="allow", config=dict(configuration or {})
-        )
+        try:
+            self._wandb = wandb.init(
+                project=tracking.project, name=tracking.name, id=known, resume="allow", config=dict(configuration or {})
+            )
+        except Exception as error:  # whatever it raises: no network, another account, a server that says no
+            raise UserError(f"wandb cannot track this run: {error}; WANDB_MODE=offline needs no connection.") from error
         write_text(identifier, self._wandb.id)
 
     def rewind(self, stage: str, step: int) -> None:
@@ -58,12 +94,13 @@ class MetricsLog:
         if self.path is None or not self.path.exists():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True):
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
             try:
                 entry = json.loads(line)
-            except ValueError:
+                is_kept = entry["stage"] != stage or entry["step"] <= step
+            except (ValueError, KeyError, TypeError):
                 continue  # A line cut off by the kill.
-            if entry["stage"] != stage or entry["step"] <= step:
+            if is_kept:
                 kept.append(line)
         write_text(self.path, "".join(kept))
 

@@ -35,7 +35,7 @@ def edit(path: Path, change) -> None:
 def load(directory: Path) -> ScLDM:
     """Open a directory whose checksums are right: what is damaged otherwise has to be found by other means."""
     if all((directory / name).is_file() for name in FILES):
-        write_sealed(directory / SEAL, {}, [directory / name for name in FILES])
+        write_sealed(directory / SEAL, {"format_version": FORMAT_VERSION}, [directory / name for name in FILES])
     return ScLDM.load(directory, device="cpu")
 
 

@@ -10,7 +10,7 @@ import tiny
 
 from scldm.config import RunConfig, TrackingConfig
 from scldm.errors import UserError
-from scldm.training.tracking import MetricsLog
+from scldm.training.tracking import MetricsLog, check_tracking
 
 
 def steps(path, stage="vae"):
@@ -81,7 +81,37 @@ def fake_wandb(monkeypatch):
 
     fake.init = init
     monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     return fake
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "is_found"),
+    [
+        ({}, None, False),
+        ({"WANDB_API_KEY": "0" * 40}, None, True),
+        ({"WANDB_MODE": "offline"}, None, True),
+        ({"WANDB_MODE": "disabled"}, None, True),
+        ({}, "machine api.wandb.ai login user password secret", True),
+        ({}, "machine another.host login user password secret", False),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "machine wandb.example.org login u password s", True),
+        ({}, "no netrc at all", False),
+    ],
+)
+def test_a_missing_login_is_found_before_the_training(tmp_path, fake_wandb, monkeypatch, environment, file, is_found):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"NETRC": str(tmp_path / "netrc"), **environment}.items():
+        monkeypatch.setenv(name, value)
+    if file is not None:
+        (tmp_path / "netrc").write_text(file)
+        (tmp_path / "netrc").chmod(0o600)
+    if is_found:
+        check_tracking(TrackingConfig(wandb=True))
+    else:
+        with pytest.raises(UserError, match="wandb login"):
+            check_tracking(TrackingConfig(wandb=True))
+    assert fake_wandb.calls == []
 
 
 def test_wandb_gets_config_and_metrics_and_is_continued_under_its_id(tmp_path, fake_wandb):
