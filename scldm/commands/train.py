@@ -144,6 +144,7 @@ def _tidy_up_a_finished_run(work: Path, output: Path) -> bool:
     from scldm.training.workspace import trained_model
 
     remove_leftovers(work)
+    remove_leftovers(output)
     expected = trained_model(work)
     if expected is None or not output.is_dir() or not is_model(output) or read_model(output).fingerprint() != expected:
         return False

@@ -176,18 +176,18 @@ class _Stage:
             if patience_is_out(config, self.cells, state.best_cells):
                 break
             self._train_step(batch)
-            if stop_is_asked_for(state.step, self.accelerator):
-                self._save()
-                raise asked_to_stop()
             bar.update(self.order.batch_size)
             if self._is_due(config.validate_every) or state.step == self.total_steps:
                 speed = (self.cells - cells_before) / (time.perf_counter() - started)
                 self._validate_and_log(validation_data, speed, bar)
                 started, cells_before = time.perf_counter(), self.cells
-            if self._is_due(config.checkpoint_every):
+            stops = stop_is_asked_for(state.step, self.accelerator)
+            if stops or self._is_due(config.checkpoint_every):
                 self._save()
             if on_step is not None:
                 on_step(state.step)
+            if stops:
+                raise asked_to_stop()
         bar.close()
         copy_weights(self.objective.network, state.best if config.keep == "best" else state.ema.parameters)
         return StageResult(self.cells, state.best_loss, state.best_cells, state.step < self.total_steps)
