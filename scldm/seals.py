@@ -64,11 +64,11 @@ def read_sealed(path: Path) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedFileError(f"'{path}' is damaged") from None
     if own != _digest(body):
-        raise DamagedFileError(f"'{path}' is damaged")
+        raise DamagedFileError(f"'{path}' is damaged, or was changed by hand: its checksum is another")
     for name, expected in names.items():
         file = path.parent / name
         if Path(name).name != name or not file.is_file() or checksum(file) != expected:
-            raise DamagedFileError(f"'{file}' is damaged or missing")
+            raise DamagedFileError(f"'{file}' is damaged, missing, or was changed by hand: its checksum is another")
     return content
 
 

@@ -24,6 +24,8 @@ import tiny
 import yaml
 
 from scldm.cli import main
+from scldm.seals import write_sealed
+from scldm.storage.directory import FILES, SEAL
 
 # What the sentence must hold, by command line. Files are made by the functions below, in a directory of their own.
 CASES: dict[str, tuple[str, ...]] = {
@@ -72,7 +74,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "train run.yaml --output new --data.path other": ("'other' is a directory",),
     "train run.yaml --output new --data.path text.h5ad": ("'text.h5ad' is not an .h5ad file", "not HDF5"),
     "train run.yaml --output new --data.path plain.h5ad": ("'plain.h5ad' is an HDF5 file but not an .h5ad",),
-    "train run.yaml --output new --data.path truncated.h5ad": ("'truncated.h5ad' cannot be opened", "truncated"),
+    "train run.yaml --output new --data.path truncated.h5ad": ("'truncated.h5ad' cannot be read", "truncated"),
     "train run.yaml --output new --data.path logged_layer.h5ad": (
         "In 'logged_layer.h5ad': X holds values that are not integers",
         "log-normalised",
@@ -116,7 +118,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "train run.yaml --output started": ("unfinished run in 'started.training' has another seed", "--overwrite"),
     "train run.yaml --output started --dry-run": ("unfinished run in 'started.training' has another seed",),
     "train run.yaml --output foreign": ("'foreign.training' exists and is not an unfinished run",),
-    "train run.yaml --output cut": ("'cut.training/run.json' is damaged", "delete 'cut.training'"),
+    "train run.yaml --output cut": ("'cut.training/run.json' is damaged", "--overwrite"),
     "train run.yaml --output blocked": ("'blocked.training' exists and is not an unfinished run",),
     "sample model --output cells.h5ad --n-cells 3": ("'cells.h5ad' exists already", "--overwrite"),
     "sample model --output text.h5ad/new.h5ad --n-cells 3": ("cannot be written", "is a file"),
@@ -145,7 +147,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "info no_summary": ("'no_summary/config.json' is damaged", "no entry 'training'"),
     "info listed": ("'listed/config.json'", "no format_version"),
     "info half_summary": ("'half_summary/config.json' is damaged", "summary of the training"),
-    "info damaged_schema": ("'damaged_schema/schema.json' is damaged", "not valid JSON"),
+    "info damaged_schema": ("'damaged_schema/schema.json' is damaged",),
     "sample fewer_genes --output new.h5ad --n-cells 3": ("'fewer_genes/vae.safetensors'", "(59, 16)"),
     "sample mixed --output new.h5ad --n-cells 3": ("'mixed' is damaged", "not of the same model"),
     # ---- requests
@@ -221,7 +223,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "encode model cells.h5ad --output new.h5ad --layer counts": ("no layer 'counts'",),
     "evaluate missing.h5ad cells.h5ad --output new": ("no file 'missing.h5ad'",),
     "evaluate cells.h5ad text.h5ad --output new": ("'text.h5ad' is not an .h5ad file",),
-    "evaluate cells.h5ad cells.h5ad --train truncated.h5ad --output new": ("'truncated.h5ad' cannot be opened",),
+    "evaluate cells.h5ad cells.h5ad --train truncated.h5ad --output new": ("'truncated.h5ad' cannot be read",),
     "evaluate cells.h5ad renamed.h5ad --output new": ("generated cells share only 0 of the 60", "'ENSG0'", "'GENE0'"),
     "evaluate cells.h5ad logged.h5ad --output new": ("In the generated cells", "log-normalised"),
     "evaluate cells.h5ad duplicated.h5ad --output new": ("In the generated cells", "'GENE1'"),
@@ -278,7 +280,6 @@ def place(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
     (directory / "blank.txt").write_text("\n \n")
     for path, content in {
         "other/thesis.txt": "",
-        "started.training/run.json": '{"config": {"seed": 1}}',
         "foreign.training/thesis.txt": "",
         "cut.training/run.json": '{"config": {"se',
         "judged/metrics.json": "{}",
@@ -288,6 +289,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
         (directory / path).parent.mkdir(exist_ok=True)
         (directory / path).write_text(content)
     (directory / "blocked.training").write_text("")
+    (directory / "started.training").mkdir()
+    write_sealed(directory / "started.training" / "run.json", {"config": {"seed": 1}})
     return directory
 
 
@@ -385,6 +388,8 @@ def make_models(directory: Path, model_dir: Path) -> None:
             path.write_bytes(whole[: len(whole) // 2])
         else:
             path.write_text(json.dumps(change(json.loads(path.read_text()))))
+            # As if it had been written so: what is wrong has to be found in the content.
+            write_sealed(path.with_name(SEAL), {}, [path.with_name(other) for other in FILES])
 
     shutil.copytree(model_dir, directory / "model")
     damage("truncated_vae", "vae.safetensors")

@@ -269,7 +269,7 @@ def test_directory_of_another_run_is_not_continued(tmp_path):
     first = ScLDM(tiny.tiny_adata(), "cell_type", config=tiny.tiny_config(vae=tiny.tiny_vae()))
     first.train(tmp_path / "run")
     other = ScLDM(tiny.tiny_adata(seed=1), "cell_type", config=tiny.tiny_config(vae=tiny.tiny_vae()))
-    with pytest.raises(UserError, match="has another schema"):
+    with pytest.raises(UserError, match="has another matrix of counts"):
         other.train(tmp_path / "run")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
@@ -279,6 +279,13 @@ def test_directory_of_another_run_is_not_continued(tmp_path):
 
 
 def test_processes_have_to_share_a_directory(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {
+        "WORLD_SIZE": 2,
+        "RANK": 0,
+        "LOCAL_RANK": 0,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": 1,
+    }.items():
+        monkeypatch.setenv(name, str(value))
     with pytest.raises(UserError, match=r"call train\(directory\)"):
         ScLDM(tiny.tiny_adata(), config=tiny.tiny_config(vae=tiny.tiny_vae())).train()

@@ -52,7 +52,7 @@ def test_what_is_no_seal_is_damaged(sealed, text):
 
 def test_a_missing_file_is_found_and_other_directories_are_never_looked_at(sealed):
     sealed.with_name("weights.bin").unlink()
-    with pytest.raises(DamagedFileError, match=r"weights\.bin' is damaged or missing"):
+    with pytest.raises(DamagedFileError, match=r"weights\.bin' is damaged, missing, or was changed"):
         read_sealed(sealed)
     body = json.loads(sealed.read_text())
     assert list(body["files"]) == ["weights.bin"]

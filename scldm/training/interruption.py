@@ -48,7 +48,8 @@ class _Asked:
 def deferred_stops() -> Iterator[None]:
     """Note a SIGINT or SIGTERM instead of ending; a second SIGINT ends at once.
 
-    Handlers that the caller has set for SIGTERM are left alone, and all are as they were when the block ends. In
+    One that came too late to be asked for is raised as :class:`StoppedError` at the end of the block. Handlers that the
+    caller has set for SIGTERM are left alone, and all are as they were when the block ends. In
     another thread than the main one, signals cannot be handled, and nothing is done.
     """
     _Asked.signal_number = None
@@ -65,6 +66,9 @@ def deferred_stops() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if _Asked.signal_number is not None:
+        # It came after the last look: what comes next would not know of it.
+        raise StoppedError(_Asked.signal_number, has_checkpoint=False)
 
 
 @contextlib.contextmanager
