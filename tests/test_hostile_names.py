@@ -90,7 +90,7 @@ def test_the_whole_chain_with_hostile_names(tmp_path: Path, capsys: pytest.Captu
     page = (tmp_path / "judged" / "report.html").read_text()
     parser = Tags()
     parser.feed(page)
-    assert "b" not in {tag for tag, _ in parser.found}
+    assert not [a for tag, a in parser.found if tag == "img" and not str(a.get("src")).startswith("data:")]
     assert not [attributes for _, attributes in parser.found if any(name.startswith("on") for name in attributes)]
     assert not re.search(r"<script[^>]*>[^<]*alert", page)
     assert json.loads((tmp_path / "judged" / "metrics.json").read_text())["conditions"] == [NAMES[0], "=2+2"]
