@@ -155,3 +155,41 @@ def test_importing_the_command_line_does_not_import_what_only_some_commands_need
         env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])},
     )
     assert process.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_a_terminal_that_cannot_show_a_name_shows_its_escape(tmp_path, environment):
+    name = tmp_path / "caf\u00e9.yaml"
+    words = [sys.executable, "-m", "scldm", "train", str(name)]
+    run = subprocess.run(words, env={**os.environ, **environment}, capture_output=True)
+    assert run.returncode == 2
+    assert b"Traceback" not in run.stderr
+    assert b"no configuration file" in run.stderr.lower()
+
+
+@pytest.mark.parametrize("columns", ["1", "0", "-5", "many", "", "9" * 5000])
+def test_help_comes_to_an_end_in_any_width(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", "--help"])
+    assert stop.value.code == 0
+    assert "--n-cells" in capsys.readouterr().out
+    assert os.environ["COLUMNS"] == columns
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (["sample", "model", "--seed", "1", "--seed", "2"], "--seed is given twice"),
+        (["sample", "model", "--output=a.h5ad", "--output", "b.h5ad"], "--output is given twice"),
+        (["train", "--data.path", "a", "--data.path", "b"], "--data.path is given twice"),
+        (["evaluate", "a", "b", "--max_cells", "3", "--max-cells", "4"], "--max-cells is given twice"),
+    ],
+)
+def test_a_single_value_is_given_once(capsys, words, fragment):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert fragment in capsys.readouterr().err

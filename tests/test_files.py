@@ -16,6 +16,7 @@ from scldm.files import (
     check_file_can_be_made,
     check_is_another_file,
     holds_only,
+    remove_directory,
     write_text,
 )
 
@@ -250,3 +251,124 @@ def test_where_a_directory_can_be_made(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(UserError, match="no permission to write"):
         check("new")
+
+
+# ---- What is not ours ------------------------------------------------------------------------------------------------
+
+
+def make(path: Path, content: str = "new", **options) -> None:
+    with atomic_directory(path, overwrite=True, **options) as partial:
+        (partial / "a.txt").write_text(content)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed_and_stays(tmp_path, there):
+    (tmp_path / "elsewhere").mkdir()
+    target, link = tmp_path / "elsewhere" / "model", tmp_path / "model"
+    if there:
+        make(target, "old")
+    link.symlink_to(target)
+    make(link)
+    assert link.is_symlink()
+    assert (target / "a.txt").read_text() == "new"
+    file = tmp_path / "cells.txt"
+    file.symlink_to(tmp_path / "elsewhere" / "cells.txt")
+    write_text(file, "counts")
+    assert file.is_symlink()
+    assert (tmp_path / "elsewhere" / "cells.txt").read_text() == "counts"
+
+
+def test_what_a_link_inside_leads_to_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "link").symlink_to(tmp_path / "mine")
+    remove_directory(tmp_path / "model")
+    assert names(tmp_path) == ["mine"]
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("entry", ["notes.txt", "inner/a.txt", "link"])
+def test_a_directory_with_other_things_is_not_replaced_even_if_they_came_late(tmp_path, entry, late):
+    path, is_ours = tmp_path / "model", holds_only({"a.txt"})
+    make(path, "old")
+
+    def add() -> None:
+        other = path / entry
+        other.parent.mkdir(exist_ok=True)
+        if entry == "link":
+            other.symlink_to(tmp_path)
+        else:
+            other.write_text("mine")
+
+    if not late:
+        add()
+        with pytest.raises(UserError, match="holds other things"):
+            check_directory_can_be_made(path, True, what="a model", is_ours=is_ours)
+        return
+    check_directory_can_be_made(path, True, what="a model", is_ours=is_ours)
+
+    def write() -> None:
+        with atomic_directory(path, overwrite=True, is_ours=is_ours) as partial:
+            (partial / "a.txt").write_text("new")
+            add()
+
+    with pytest.raises(UserError, match=r"what was made is in '.*model-1'"):
+        write()
+    assert (path / "a.txt").read_text() == "old"
+    assert os.path.lexists(path / entry)
+    assert (tmp_path / "model-1" / "a.txt").read_text() == "new"
+    assert names(tmp_path) == ["model", "model-1"]
+
+
+def test_directories_are_judged_by_what_is_in_them(tmp_path):
+    is_ours = holds_only({"table.md"}, {"model": holds_only({"config.json"})})
+    (tmp_path / "model").mkdir()
+    (tmp_path / "table.md").write_text("")
+    assert is_ours(tmp_path)
+    (tmp_path / "model" / "config.json").write_text("")
+    assert is_ours(tmp_path)
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    assert not is_ours(tmp_path)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_have_the_mode_of_the_users_own(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        with atomic_file(tmp_path / "weights") as partial:
+            partial.write_bytes(b"")
+            partial.chmod(0o600)
+        with atomic_directory(tmp_path / "model") as partial:
+            (partial / "weights").write_bytes(b"")
+            (partial / "weights").chmod(0o600)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "weights", tmp_path / "model" / "weights"):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize(
+    ("name", "fragment"),
+    [
+        ("x" * 250, "250 bytes"),
+        ("é" * 130, "260 bytes"),
+        ("a\0b", "NUL"),
+        ("\ud800", "cannot write"),
+        ("", "of its own"),
+    ],
+    ids=["long", "long in bytes", "NUL", "surrogate", "none"],
+)
+def test_names_that_no_output_can_have_are_refused_before_the_work(tmp_path, name, fragment):
+    path = tmp_path / name if name else Path("/")
+    with pytest.raises(UserError, match=fragment):
+        check_directory_can_be_made(path, True, what="a model", is_ours=holds_only(set()))
+
+
+def test_the_longest_name_has_room_for_what_is_beside_it(tmp_path):
+    path = tmp_path / ("x" * 246)
+    check_directory_can_be_made(path, False, what="a model", is_ours=holds_only(set()))
+    make(path)
+    make(path.with_name(path.name + ".training"))
+    assert len(names(tmp_path)) == 2

@@ -139,8 +139,6 @@ def train_and_sample(directory: Path, accumulation: int = 1) -> None:
     config = RunConfig(
         **{
             **vars(plain),
-            # Dropout masks of modules are drawn by each process for itself.
-            "prior": PriorConfig(**{**vars(plain.prior), "dropout": 0.0}),
             "vae_training": tiny_training(learning_rate=5e-3, gradient_accumulation=accumulation),
             # Processes round differently, and steps amplify that: smaller ones keep the two runs comparable.
             "prior_training": tiny_training(learning_rate=5e-3, ema_decay=0.9),

@@ -44,7 +44,13 @@ def make_accelerator(precision: str = "auto", *, cpu: bool = False) -> Accelerat
     )
     # accelerate holds one precision for the whole Python process; a second model may ask for another.
     AcceleratorState._reset_state()
-    accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    try:
+        accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+    except Exception as error:  # whatever the environment asks of it and it cannot do
+        said = ", ".join(sorted(name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_", "DEEPSPEED_"))))
+        raise UserError(
+            f"accelerate cannot start: {error}; the environment sets {said or 'none of its variables (ACCELERATE_...)'}"
+        ) from error
     if accelerator.num_processes != processes:
         raise UserError(
             f"{processes} processes were started, but each sees {accelerator.num_processes}; start them with "

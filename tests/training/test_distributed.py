@@ -60,6 +60,16 @@ def test_a_number_of_processes_that_is_none_is_refused(monkeypatch, said):
         make_accelerator("float32", cpu=True)
 
 
+def test_what_accelerate_cannot_do_is_said_with_what_the_environment_asks(monkeypatch):
+    def refuse(**options):
+        raise ImportError("deepspeed is not installed")
+
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr("scldm.training.distributed.Accelerator", refuse)
+    with pytest.raises(UserError, match=r"cannot start: deepspeed is not installed.* ACCELERATE_USE_DEEPSPEED"):
+        make_accelerator("float32", cpu=True)
+
+
 @pytest.mark.parametrize("n_processes", [1, 2, 3])
 def test_the_shares_of_the_processes_are_the_whole_noise(n_processes):
     noise = {"a": torch.randn(12, 2), "b": torch.rand(12)}

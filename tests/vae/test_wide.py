@@ -5,6 +5,8 @@ import scipy.sparse as sp
 import torch
 
 from scldm.data.batch import CellBatch
+from scldm.vae.config import VAEConfig
+from scldm.vae.model import VAE
 from scldm.vae.wide import WideDecoder, WideEncoder
 
 N_GENES, N_LATENTS, HEADS, TABLE = 40, 3, 2, 24
@@ -182,3 +184,18 @@ def test_hidden_attributes_are_unknown_ones():
     some = attributes_of([-1, 1, 2], [0.1, np.nan, 0.3])
     torch.testing.assert_close(encoder(batch.hide_attributes(hidden)), encoder(some))
     assert batch.categorical.tolist() == [[0], [1], [2]], "the batch itself stays as it was"
+
+
+def test_rates_are_float32_under_autocast():
+    """In bfloat16, with its three digits, the rates of two genes that differ by less would be the same."""
+    torch.manual_seed(0)
+    vae = VAE(VAEConfig(), 300).eval()
+    latents = torch.randn(16, vae.config.n_latents, vae.config.latent_channels)
+    features = vae.decoder.features(latents).detach()
+    vae.decoder.features = lambda latents: features.bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rates = vae.decoder(latents)["log_rate"]
+    assert rates.dtype == torch.float32
+    with torch.no_grad():
+        exact = vae.decoder.bias + features.bfloat16().float() @ vae.decoder.unpooling.gene_weights()["log_rate"]
+    torch.testing.assert_close(rates, exact, rtol=1e-6, atol=1e-6)
