@@ -14,7 +14,7 @@ from typing import Any
 from scldm.commands import COMMANDS, command
 from scldm.commands.parser import parse
 from scldm.commands.terminal import harmless_output
-from scldm.errors import UserError, nearest_names, printable
+from scldm.errors import LONGEST_MESSAGE, UserError, nearest_names, printable
 from scldm.locks import output_lock
 
 __all__ = ["main"]
@@ -82,7 +82,7 @@ def _fail(message: object) -> None:
 
 
 def _sentence(message: object) -> str:
-    text = printable(" ".join(str(message).split()))
+    text = printable(" ".join(str(message).split()), LONGEST_MESSAGE)
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from scldm.data.counts import CountTable, choose_place, looks_like_counts
+from scldm.data.heaps import check_heaps
 from scldm.data.stored import ENTRIES_AT_A_TIME, StoredMatrix, check_sizes, matrix_of
 from scldm.errors import UserError
 
@@ -59,6 +60,7 @@ def open_h5ad(path: str | os.PathLike[str]) -> Iterator[h5py.File]:
         raise UserError(f"the file '{path}' may not be read")
     if not h5py.is_hdf5(path):
         raise UserError(f"'{path}' is not an .h5ad file (it is not HDF5, or damaged)")
+    check_heaps(path)
     with reading(path), h5py.File(path, "r") as file:
         if "obs" not in file or "var" not in file:
             raise UserError(f"'{path}' is an HDF5 file but not an .h5ad: it has no obs and var")

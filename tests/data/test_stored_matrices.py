@@ -192,3 +192,19 @@ def test_only_what_is_true_is_said_of_values_that_are_not_integers(adata, factor
     with pytest.raises(UserError, match=sentence) as refusal:
         read_counts(adata)
     assert ("log-normalised" in str(refusal.value)) == (factor is None)
+
+
+@pytest.mark.parametrize("size", [0, 7, 2**40, 2**64 - 1])
+@pytest.mark.parametrize("free", [True, False])
+def test_a_heap_that_would_never_end_is_refused(h5ad: Path, size: int, free: bool) -> None:
+    """The first object of the first heap of texts, or its free space, says that it is of an impossible size."""
+    content = bytearray(h5ad.read_bytes())
+    place = content.find(b"GCOL") + 16
+    while free and int.from_bytes(content[place : place + 2], "little"):
+        place += 16 + (int.from_bytes(content[place + 8 : place + 16], "little") + 7) // 8 * 8
+    if not free and size < 2**40:
+        pytest.skip("an object may be small")
+    content[place + 8 : place + 16] = size.to_bytes(8, "little")
+    h5ad.write_bytes(content)
+    with pytest.raises(UserError, match="heap of texts"):
+        open_source(h5ad)
