@@ -113,6 +113,8 @@ def _chunks(model: TrainedModel, request: GenerationRequest, chunks: list[int]) 
     given_depth = None if request.depth is None else request.depth[rows]
     latents, depth = _solve(model, request, rngs, categorical, continuous, given_depth)
 
+    if request.exact_depth:
+        depth = np.maximum(1, np.round(depth))
     library_size = torch.from_numpy(depth).to(device)
     k = model.dispersion_attribute
     for number, (chunk, rng) in enumerate(zip(chunks, rngs, strict=True)):
@@ -122,6 +124,7 @@ def _chunks(model: TrainedModel, request: GenerationRequest, chunks: list[int]) 
             library_size[part],
             rng,
             None if k is None else categorical[part, k],
+            exact_depth=request.exact_depth,
         )
         cells = request.chunk_cells(chunk)
         yield _to_block(counts, latents[part], cells.stop - cells.start, request.genes)
