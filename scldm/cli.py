@@ -13,6 +13,7 @@ from typing import Any
 
 from scldm.commands import COMMANDS, command
 from scldm.commands.parser import parse
+from scldm.commands.terminal import harmless_output
 from scldm.errors import UserError, nearest_names, printable
 from scldm.locks import output_lock
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         warnings.showwarning = lambda message, *_: _warn(message)
         try:
             chosen = _parse(arguments)
-            with _only_writer(chosen, arguments[0]):
+            with _only_writer(chosen, arguments[0]), harmless_output():
                 chosen.run()
         except UserError as error:
             _fail(error)

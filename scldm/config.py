@@ -20,6 +20,7 @@ from scldm.data.config import DataConfig
 from scldm.errors import UserError, nearest_names, require
 from scldm.prior.config import PriorConfig
 from scldm.seeds import Seeding
+from scldm.strict_yaml import read_yaml
 from scldm.training.config import TrackingConfig, TrainingConfig
 from scldm.vae.config import VAEConfig
 
@@ -78,6 +79,7 @@ class RunConfig:
     """Experiment tracking."""
 
     def __post_init__(self) -> None:
+        require(abs(self.seed) < 10**30, "seed has too many digits; it must be below 2^63.")
         require(self.seed >= 0, f"seed is {self.seed}; it must not be negative.")
         require(self.seed < 2**63, f"seed is {self.seed}; it must be below 2^63.")
         attribute = self.vae.dispersion_by
@@ -110,6 +112,10 @@ class RunConfig:
         return _from_plain(cls, values, path="")
 
 
+#: Bytes of a configuration file.
+LARGEST_FILE = 2**20
+
+
 def load_config(path: str | Path) -> RunConfig:
     """Read a :class:`RunConfig` from a YAML file.
 
@@ -124,7 +130,13 @@ def load_config(path: str | Path) -> RunConfig:
     if not path.is_file():
         raise UserError(f"There is no configuration file at '{path}'.")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(
+                f"'{path}' has {path.stat().st_size:,} bytes; a configuration has at most {LARGEST_FILE:,}."
+            )
+        values = read_yaml(path.read_text(encoding="utf-8-sig"))
+    except UserError:
+        raise
     except UnicodeDecodeError as error:
         raise UserError(f"'{path}' is not valid YAML: it is not a text file.") from error
     except yaml.MarkedYAMLError as error:
@@ -134,6 +146,8 @@ def load_config(path: str | Path) -> RunConfig:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise UserError(f"'{path}' is not valid YAML: {problem}.") from error
+    except (ValueError, RecursionError, OverflowError) as error:  # numbers that are none, structures without a bottom
+        raise UserError(f"'{path}' is not valid YAML: {str(error)[:200] or type(error).__name__}.") from error
     try:
         return RunConfig.from_dict(values if values is not None else {})
     except UserError as error:
@@ -188,7 +202,10 @@ def _from_plain(cls: type, values: Any, path: str) -> Any:
 
 
 def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"{type(value).__name__} {value!r}"
+    if value is None:
+        return "nothing"
+    shown = repr(value) if not isinstance(value, int) or abs(value) < 10**30 else "of many digits"
+    return f"{type(value).__name__} {shown[:200]}"
 
 
 def _typed(hint: Any, value: Any, key: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -33,6 +34,9 @@ from scldm.trained import TrainedModel, TrainingSummary, parameter_counts
 from scldm.training.distributed import make_accelerator, started_processes
 
 __all__ = ["ScLDM"]
+
+#: Of a weight in training: itself, its gradient, two moments and the average, float32 each.
+BYTES_PER_WEIGHT = 20
 
 
 class ScLDM:
@@ -155,6 +159,7 @@ class ScLDM:
             raise UserError(
                 "this model was loaded from a directory and has no training cells; build ScLDM(adata) to train."
             )
+        self.check_size()
         if directory is None and started_processes() > 1:
             raise UserError("several processes train together in one directory; call train(directory).")
         if directory is None:
@@ -168,6 +173,17 @@ class ScLDM:
         """Everything that determines the outcome of a training, as JSON."""
         assert self._source is not None
         return identity(self.config, self._source)
+
+    @own_torch_defaults()
+    def check_size(self) -> None:
+        """Raise ``UserError`` if the weights, their averages and the optimiser would not fit into memory."""
+        needed = BYTES_PER_WEIGHT * max(self.parameter_counts().values())
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else math.inf
+        if needed > available:
+            raise UserError(
+                f"training would take about {needed / 1e9:,.0f} GB for weights and optimiser alone, and this machine "
+                f"has {available / 1e9:,.0f} GB; make the networks smaller."
+            )
 
     def check_split(self) -> None:
         """Raise ``UserError`` if the labels allow no split into training and validation cells, as training would."""

@@ -56,6 +56,8 @@ def read_sealed(path: Path) -> Any:
     DamagedFileError
         If the JSON or one of its files is not what was written.
     """
+    if not path.is_file():  # a pipe would never end
+        raise DamagedFileError(f"'{path}' is damaged or missing")
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
         own = body.pop("checksum")

@@ -25,6 +25,7 @@ from scldm.data.batch import CellBatch
 from scldm.generation.request import GenerationRequest
 from scldm.model import ScLDM
 from scldm.training.distributed import make_accelerator
+from scldm.training.stage import _Stage
 
 CONDITIONS = ("cell_type", "batch")
 CELL_TYPES = ("T cell", "B cell", "monocyte")
@@ -165,6 +166,19 @@ def command(log: Path, *words: str) -> None:
     """Run a command line, and append what it prints to ``log``."""
     with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         main(words)
+
+
+def command_with_signal(log: Path, number: int, stage: str, step: int, rank: int, *words: str) -> None:
+    """Run a command line in which one process gets a signal behind a step of a stage."""
+    train_step = _Stage._train_step
+
+    def step_with_signal(self: _Stage, batch: Any) -> None:
+        train_step(self, batch)
+        if (self.name, self.state.step, int(os.environ.get("RANK", "0"))) == (stage, step, rank):
+            os.kill(os.getpid(), number)
+
+    _Stage._train_step = step_with_signal  # type: ignore[method-assign]
+    command(log, *words)
 
 
 def in_processes(target: Callable[..., None], *args: Any, n_processes: int = 1, timeout: float = 120) -> list[int]:

@@ -117,6 +117,7 @@ def _train_alone(config: RunConfig, output: Path, accelerator: Accelerator, *, o
         return
     of_main_process(lambda: check_model_directory_can_be_made(output, overwrite), accelerator)
     model = ScLDM.from_config(config)
+    model.check_size()
     continuing = open_workspace(work, model.identity(), accelerator, overwrite)
     if accelerator.is_main_process:
         kind = f"{accelerator.num_processes} process{'es' if accelerator.num_processes > 1 else ''}"
@@ -162,6 +163,7 @@ def _describe(config: RunConfig, output: Path, *, overwrite: bool) -> str:
     check_model_directory_can_be_made(output, overwrite)
     model = ScLDM.from_config(config)
     model.check_split()
+    model.check_size()
     resuming = continues(_work(output), model.identity(), overwrite)
     sizes = model.parameter_counts()
     lines = [

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scldm.errors import require
-from scldm.sections import HARMLESS
+from scldm.sections import HARMLESS, check_numbers
 
 __all__ = ["DataConfig"]
 
@@ -39,6 +39,7 @@ class DataConfig:
     neighbours. False reads the file itself in every step."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "data.")
         require(
             self.min_cells_per_gene >= 1,
             f"data.min_cells_per_gene is {self.min_cells_per_gene}; it must be at least 1.",

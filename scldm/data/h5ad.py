@@ -109,7 +109,7 @@ def with_plain_text(frame: pd.DataFrame) -> pd.DataFrame:
         column = frame[name]
         if isinstance(column.dtype, pd.CategoricalDtype):
             if isinstance(column.cat.categories.dtype, pd.StringDtype):
-                plain[name] = column.cat.rename_categories(_plain(column.cat.categories)).array
+                plain[name] = column.cat.rename_categories(list(_plain(column.cat.categories))).array
         elif isinstance(column.dtype, pd.StringDtype):
             plain[name] = column.astype(object).where(column.notna(), None).array
     return plain

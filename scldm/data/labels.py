@@ -23,9 +23,9 @@ def label_of(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
     if isinstance(value, float | np.floating):
-        if float(value).is_integer() and abs(value) < _LONGEST_WHOLE_FLOAT:
-            return str(int(value))
-        return str(value)
+        number = float(value)
+        if number.is_integer() and abs(number) < _LONGEST_WHOLE_FLOAT:
+            return str(int(number))
     return str(value)
 
 

@@ -28,7 +28,7 @@ class _ForgivingFile(io.RawIOBase):
         self._path, self._position, self._size = path, 0, 0
         self.error: OSError | None = None
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def, override]
+    def write(self, data) -> int:  # type: ignore[no-untyped-def]
         view = memoryview(data).cast("B")
         if self.error is None:
             try:
@@ -41,7 +41,7 @@ class _ForgivingFile(io.RawIOBase):
         self._size = max(self._size, self._position)
         return len(view)
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def, override]
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
         view = memoryview(buffer).cast("B")
         found = os.pread(self._file.fileno(), len(view), self._position)
         # What was dropped reads as zeros.

@@ -14,6 +14,10 @@ from scldm.version import __version__
 __all__ = ["CellsHeader"]
 
 
+#: Stands for a slash in the name of an attribute.
+DIVISION_SLASH = "\u2215"
+
+
 @dataclass(frozen=True, eq=False)
 class CellsHeader:
     """What a generated file holds besides its counts and latents.
@@ -47,7 +51,7 @@ class CellsHeader:
             "depth": "generated" if request.depth is None else "given",
             "exact_depth": request.exact_depth,
             "guidance_mode": guidance["mode"],
-            "guidance": guidance["scales"],
+            "guidance": _without_slashes(guidance["scales"]),
             "solver": request.solver,
             "steps": request.steps,
             "seed": request.seed,
@@ -62,3 +66,10 @@ class CellsHeader:
     def var(self) -> pd.DataFrame:
         """``var``: gene names only."""
         return pd.DataFrame(index=pd.Index(self.genes, dtype=object))
+
+
+def _without_slashes(scales: object) -> object:
+    """Return scales by names that are keys of HDF5: there, a slash would make a group of what is before it."""
+    if not isinstance(scales, dict):
+        return scales
+    return {name.replace("/", DIVISION_SLASH): scale for name, scale in scales.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from scldm.errors import nearest_names, require
 from scldm.prior.registry import TIME_SAMPLERS, TimeDistribution
+from scldm.sections import check_numbers
 
 __all__ = ["PriorConfig"]
 
@@ -36,6 +37,7 @@ class PriorConfig:
     """Numbers of network evaluations for which a few-step solver is fitted after training; none with an empty list."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "prior.")
         value = self.time_distribution
         require(value in TIME_SAMPLERS, f"prior.time_distribution is '{value}'; {nearest_names(value, TIME_SAMPLERS)}.")
         for name in ("width", "n_layers", "n_heads"):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 from scldm.data.schema import CategoricalAttribute
+from scldm.errors import printable
 from scldm.trained import TrainedModel
 from scldm.version import __version__
 
@@ -15,9 +19,9 @@ def model_card(model: TrainedModel) -> str:
     """Tell what a model learnt from, what it can be asked for, and how it was trained."""
     schema, config, summary = model.schema, model.config, model.summary
     depth = schema.depth
-    attributes = [f"| {a.name} | categorical | {_categories(a)} |" for a in schema.categorical]
+    attributes = [f"| {_text(a.name)} | categorical | {_categories(a)} |" for a in schema.categorical]
     attributes += [
-        f"| {a.name} | continuous | {a.minimum:g} to {a.maximum:g}, mean {a.mean:g} |" for a in schema.continuous
+        f"| {_text(a.name)} | continuous | {a.minimum:g} to {a.maximum:g}, mean {a.mean:g} |" for a in schema.continuous
     ]
     n_vae, n_prior = (sum(p.numel() for p in network.parameters()) for network in (model.vae, model.prior))
     evaluations = sorted({evaluations for evaluations, _ in model.few_step})
@@ -31,7 +35,7 @@ or `scldm sample`. The files are JSON and safetensors; opening them runs no code
 ## Data
 {schema.n_cells:,} cells ({summary.n_training_cells:,} trained on, {summary.n_validation_cells:,} for validation),
 {schema.n_genes:,} genes, library size {depth.minimum:,.0f} to {depth.maximum:,.0f} UMI (median {depth.median:,.0f}).
-Source: `{config.data.path or "an AnnData in memory"}`.
+Source: {_text(config.data.path or "an AnnData in memory")}.
 
 ## Attributes
 {table if attributes else "None: the model generates unconditionally."}
@@ -54,7 +58,12 @@ attributes that no training cell had are extrapolations.
 """
 
 
+def _text(name: str) -> str:
+    """Write a name so that it means nothing in Markdown or HTML."""
+    return re.sub(r"([\\`*{}\[\]()#+!|~$])", r"\\\1", html.escape(printable(name), quote=False))
+
+
 def _categories(attribute: CategoricalAttribute) -> str:
-    labels = [f"{c} ({n})" for c, n in zip(attribute.categories, attribute.counts, strict=True)]
+    labels = [f"{_text(c)} ({n})" for c, n in zip(attribute.categories, attribute.counts, strict=True)]
     more = f" and {len(labels) - MOST_CATEGORIES} more" if len(labels) > MOST_CATEGORIES else ""
     return ", ".join(labels[:MOST_CATEGORIES]) + more

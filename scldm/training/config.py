@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from scldm.errors import require
-from scldm.sections import HARMLESS
+from scldm.sections import HARMLESS, check_numbers
 
 __all__ = ["TrackingConfig", "TrainingConfig"]
 
@@ -50,6 +50,7 @@ class TrainingConfig:
     """Worker processes that prepare batches; 0 prepares them in the training process."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "")
         for name in ("cells", "batch_size", "gradient_accumulation", "validate_every", "checkpoint_every"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("warmup_cells", "weight_decay", "patience", "data_workers"):

@@ -57,10 +57,10 @@ def deferred_stops() -> Iterator[None]:
         yield
         return
     before: dict[int, Any] = {}
-    for number in SIGNALS:
-        handler = signal.getsignal(number)
+    for stop in SIGNALS:
+        handler = signal.getsignal(stop)
         if handler in (signal.SIG_DFL, signal.default_int_handler, _stop_now):
-            before[number] = signal.signal(number, _note)
+            before[stop] = signal.signal(stop, _note)
     try:
         yield
     finally:

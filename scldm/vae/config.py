@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from scldm.errors import nearest_names, require
+from scldm.sections import check_numbers
 from scldm.vae.counts.registry import LIKELIHOODS
 from scldm.vae.layouts import LAYOUTS
 
@@ -62,6 +63,7 @@ class VAEConfig:
     """Categorical attribute that the inverse dispersion may depend on, besides the gene."""
 
     def __post_init__(self) -> None:
+        check_numbers(self, "vae.")
         for name, choices in (("layout", LAYOUTS), ("likelihood", LIKELIHOODS)):
             value = getattr(self, name)
             require(value in choices, f"vae.{name} is '{value}'; {nearest_names(value, choices)}.")

@@ -12,7 +12,8 @@ from scldm.model import ScLDM
 from scldm.storage.migrations import FORMAT_VERSION, MIGRATIONS, Content, migrated
 from scldm.tasks.reconstruction import reconstruct
 
-STORED = Path(__file__).parents[1] / "fixtures" / "format-4"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+SEEDINGS = {4: "32-bit", 5: "64-bit"}
 
 REQUESTS = {
     "plain": {"n_cells": 300, "conditions": {"cell_type": "T cell"}, "seed": 3, "steps": 5},
@@ -36,17 +37,28 @@ REQUESTS = {
 }
 
 
+@pytest.fixture(scope="module", params=SEEDINGS)
+def version(request: pytest.FixtureRequest) -> int:
+    """A format of the past."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def model() -> ScLDM:
+def stored(version: int) -> Path:
+    """A model of that format, and the cells that it gave at the time."""
+    return FIXTURES / f"format-{version}"
+
+
+@pytest.fixture(scope="module")
+def model(stored: Path) -> ScLDM:
     torch.set_num_threads(1)
-    return ScLDM.load(STORED / "model", device="cpu")
+    return ScLDM.load(stored / "model", device="cpu")
 
 
 @pytest.fixture(scope="module")
-def cells() -> dict[str, np.ndarray]:
-    """What the model gave at the time of format 4."""
-    with np.load(STORED / "cells.npz") as stored:
-        return dict(stored)
+def cells(stored: Path) -> dict[str, np.ndarray]:
+    with np.load(stored / "cells.npz") as content:
+        return dict(content)
 
 
 def assert_same_counts(found: np.ndarray, expected: np.ndarray) -> None:
@@ -57,21 +69,23 @@ def assert_same_counts(found: np.ndarray, expected: np.ndarray) -> None:
 
 @pytest.mark.filterwarnings("ignore:never observed")
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_model_of_format_4_gives_the_cells_that_it_gave(model, cells, name):
+def test_a_model_of_the_past_gives_the_cells_that_it_gave(model, cells, name):
     found = model.sample(**REQUESTS[name])
     np.testing.assert_allclose(found.obsm["X_scldm"], cells[f"{name}.latents"], rtol=1e-4, atol=1e-4)
     assert_same_counts(found.X.toarray(), cells[f"{name}.counts"])
 
 
-def test_a_model_of_format_4_encodes_and_reconstructs_as_it_did(model, cells):
+def test_a_model_of_the_past_encodes_and_reconstructs_as_it_did(model, cells):
     adata = tiny.tiny_adata()
     np.testing.assert_allclose(model.get_latent_representation(adata), cells["encoded"], rtol=1e-4, atol=1e-5)
     assert_same_counts(reconstruct(model.trained, adata, seed=7).X.toarray(), cells["reconstructed"])
 
 
-def test_a_model_of_format_4_keeps_its_fingerprint_and_its_seeding(model, cells):
+def test_a_model_of_the_past_keeps_its_fingerprint_and_its_seeding(model, cells, version):
     assert model.hash() == str(cells["hash"])
-    assert model.config.seeding == "32-bit"
+    assert model.config.seeding == SEEDINGS[version]
+    # Settings that came later have the value that changes nothing.
+    assert model.config.prior.joint_attribute_dropout == model.config.vae.joint_attribute_dropout == 0.0
 
 
 def test_saving_it_again_writes_the_newest_format_and_the_same_model(model, tmp_path):
@@ -83,8 +97,8 @@ def test_saving_it_again_writes_the_newest_format_and_the_same_model(model, tmp_
     assert (one.X != two.X).nnz == 0
 
 
-def test_reading_changes_nothing_on_the_disk(tmp_path):
-    directory = Path(shutil.copytree(STORED / "model", tmp_path / "model"))
+def test_reading_changes_nothing_on_the_disk(stored, tmp_path):
+    directory = Path(shutil.copytree(stored / "model", tmp_path / "model"))
     before = {p.name: p.read_bytes() for p in directory.iterdir()}
     ScLDM.load(directory, device="cpu")
     assert {p.name: p.read_bytes() for p in directory.iterdir()} == before
