@@ -204,13 +204,14 @@ class ScLDM:
         solver: str = "heun",
         steps: WholeNumber | None = None,
         seed: WholeNumber = 0,
+        exact_depth: bool = False,
         batch_size: int = 512,
     ) -> ad.AnnData:
         """Generate cells.
 
         Parameters
         ----------
-        n_cells, conditions, depth, genes, guidance, solver, steps, seed
+        n_cells, conditions, depth, genes, guidance, solver, steps, seed, exact_depth
             See :meth:`scldm.generation.GenerationRequest.build`.
         batch_size
             Cells generated at a time; it does not change the cells.
@@ -222,7 +223,7 @@ class ScLDM:
         """
         request = GenerationRequest.build(
             self.schema, n_cells, conditions=conditions, depth=depth, genes=genes, guidance=guidance,
-            solver=solver, steps=steps, seed=seed,
+            solver=solver, steps=steps, seed=seed, exact_depth=exact_depth,
         )  # fmt: skip
         return collect_cells(CellsHeader.of(self.trained, request), generate(self.trained, request, batch_size))
 

@@ -7,23 +7,29 @@ from collections.abc import Iterator
 
 __all__ = ["own_torch_defaults"]
 
+#: Kinds of devices for which a caller may have switched on autocast.
+AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
+
 
 @contextlib.contextmanager
 def own_torch_defaults() -> Iterator[None]:
-    """Make tensors float32 and on the CPU where nothing else is said, whatever the caller's defaults are.
+    """Make tensors float32 and on the CPU where nothing else is said, and products as precise as their factors.
 
-    It is a decorator, too. The defaults are the caller's again when the block ends, however it ends.
+    Whatever the caller has set, gradients are kept where a network is trained, and autocast is on only where the
+    configuration says so. It is a decorator, too. All is the caller's again when the block ends, however it ends.
     """
     import torch
 
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    if dtype == torch.float32 and device.type == "cpu":
+    dtype = torch.get_default_dtype()
+    with contextlib.ExitStack() as ours:
+        # As a context: it belongs to this thread alone, and leaves whatever context the caller is in as it is.
+        ours.enter_context(torch.device("cpu"))
+        ours.enter_context(torch.inference_mode(False))
+        ours.enter_context(torch.enable_grad())
+        for device in AUTOCAST_DEVICES:
+            if torch.is_autocast_enabled(device):
+                ours.enter_context(torch.autocast(device, enabled=False))
+        if dtype != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            ours.callback(torch.set_default_dtype, dtype)
         yield
-        return
-    torch.set_default_dtype(torch.float32)
-    torch.set_default_device("cpu")
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_default_device(device)

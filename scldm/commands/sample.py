@@ -47,6 +47,8 @@ class Sample:
     """Real .h5ad whose attributes are reproduced, row by row."""
     depth: str | None = None
     """Library size in UMI: a number, or `like` to take each cell's from --like; by default the model generates it."""
+    exact_depth: bool = False
+    """Draw counts that add up to the depth of each cell; otherwise they do so on average."""
     layer: str | None = None
     """With --depth like: layer of the --like file that holds the counts; by default X."""
     genes: Path | None = None
@@ -138,6 +140,7 @@ class Sample:
             solver=self.solver,
             steps=self.steps,
             seed=self.seed,
+            exact_depth=self.exact_depth,
         )
         return request if self.part is None else request.part(*_part(self.part))
 

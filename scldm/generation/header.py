@@ -49,6 +49,7 @@ class CellsHeader:
             "model_hash": model.fingerprint(),
             "conditions": ",".join(request.given),
             "depth": "generated" if request.depth is None else "given",
+            "exact_depth": request.exact_depth,
             "guidance_mode": guidance["mode"],
             "guidance": _without_slashes(guidance["scales"]),
             "solver": request.solver,

@@ -57,6 +57,8 @@ class GenerationRequest:
         How the prior is sampled.
     first_chunk
         Number of the first work chunk; above 0 for a :meth:`part` of a larger request.
+    exact_depth
+        The counts of a cell add up to its depth, and not only on average.
     """
 
     categorical: Int64[np.ndarray, "cells n_categorical"]
@@ -69,6 +71,7 @@ class GenerationRequest:
     steps: int
     seed: int
     first_chunk: int = 0
+    exact_depth: bool = False
 
     @property
     def n_cells(self) -> int:
@@ -129,6 +132,7 @@ class GenerationRequest:
         solver: str = "heun",
         steps: WholeNumber | None = None,
         seed: WholeNumber = 0,
+        exact_depth: bool = False,
     ) -> GenerationRequest:
         """Check a request and put it into numbers.
 
@@ -143,7 +147,7 @@ class GenerationRequest:
             row per cell.
         depth
             Expected library size in UMI, one for all cells or one per cell; None lets the model generate it. The counts
-            that are drawn add up to it on average, not exactly, and never to zero.
+            that are drawn add up to it on average, not exactly, and never to zero; see ``exact_depth``.
         genes
             Names of the genes to return, in this order; None returns all.
         guidance
@@ -154,6 +158,9 @@ class GenerationRequest:
             guidance from 1 to 3; for anything else, ``heun`` is taken with a warning.
         seed
             The same request with the same seed gives the same cells.
+        exact_depth
+            Draw counts that add up, over all genes of the model, to the depth of each cell: its rates are drawn first,
+            and then so many molecules. A depth that the model generates is rounded to whole UMI.
 
         Raises
         ------
@@ -185,6 +192,8 @@ class GenerationRequest:
         check_guidance(parsed, given)
         categorical, continuous = schema.encode_attributes(table)
         depths = depths_of(depth, n_cells)
+        if exact_depth and depths is not None and (broken := depths[depths != np.round(depths)]).size:
+            raise UserError(f"depth is {broken[0]:g}; counts add up to whole numbers of UMI only.")
         warn_unobserved(schema, categorical)
         warn_out_of_range(schema, continuous, depths)
         if find_solver(solver).fitted and not _is_fitted_to(parsed, schema.attribute_names, given):
@@ -207,6 +216,7 @@ class GenerationRequest:
             solver=solver,
             steps=steps,
             seed=seed,
+            exact_depth=bool(exact_depth),
         )
 
     def requested_obs(self, schema: DatasetSchema) -> pd.DataFrame:

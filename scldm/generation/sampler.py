@@ -113,6 +113,8 @@ def _chunks(model: TrainedModel, request: GenerationRequest, chunks: list[int]) 
     given_depth = None if request.depth is None else request.depth[rows]
     latents, depth = _solve(model, request, rngs, categorical, continuous, given_depth)
 
+    if request.exact_depth:
+        depth = np.maximum(1, np.round(depth))
     library_size = torch.from_numpy(depth).to(device)
     k = model.dispersion_attribute
     for number, (chunk, rng) in enumerate(zip(chunks, rngs, strict=True)):
@@ -122,6 +124,7 @@ def _chunks(model: TrainedModel, request: GenerationRequest, chunks: list[int]) 
             library_size[part],
             rng,
             None if k is None else categorical[part, k],
+            exact_depth=request.exact_depth,
         )
         cells = request.chunk_cells(chunk)
         yield _to_block(counts, latents[part], cells.stop - cells.start, request.genes)
@@ -147,21 +150,28 @@ def _solve(
         packed = model.few_step[_few_step_key(model, request)](velocity, start.pack())
     else:
         packed = SOLVERS[request.solver](velocity, start.pack(), time_grid(request.steps))
-    _check_arrived(request, packed)
+    _check_arrived(model, request, packed)
     end, depth = CellState.unpack(packed), given_depth
     if depth is None:
         depth = depths.from_normal(end.depth.cpu().numpy()).astype(np.float32)
     return model.statistics.restore(end.latents), depth
 
 
-def _check_arrived(request: GenerationRequest, packed: Float[Tensor, "cells state"]) -> None:
+def _check_arrived(model: TrainedModel, request: GenerationRequest, packed: Float[Tensor, "cells state"]) -> None:
     """Raise ``UserError`` if a state is nowhere near cells, or no number any more; asks a GPU once."""
-    if not bool((packed.abs() <= FARTHEST_STATE).all()):
-        scales = request.guidance.to_dict()["scales"]
-        raise UserError(
-            f"the cells cannot be generated: with guidance {scales} and {request.steps} steps of {request.solver} "
-            "their latents grow beyond all bounds; lower the guidance, or take more steps."
-        )
+    if bool((packed.abs() <= FARTHEST_STATE).all()):
+        return
+    guidance, advice = request.guidance, []
+    if len(guidance.plan(model.schema.attribute_names, request.given).rows) > 1:
+        advice.append("lower the guidance")
+    numbers = [name for name in model.schema.continuous_names if name in request.given]
+    if numbers:
+        advice.append(f"ask for numbers of {', '.join(numbers[:3])} that are nearer to those of the training cells")
+    raise UserError(
+        f"the cells cannot be generated: with guidance {guidance.to_dict()['scales']} and {request.steps} steps of "
+        f"{request.solver} their latents grow beyond all bounds; "
+        + (f"{', or '.join(advice)}." if advice else "the weights of the prior are damaged.")
+    )
 
 
 def _filled(cells: slice) -> np.ndarray:

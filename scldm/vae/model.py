@@ -18,6 +18,7 @@ from scldm.nn.attention import EPS
 from scldm.vae.base import Decoder, Encoder
 from scldm.vae.config import VAEConfig
 from scldm.vae.counts.base import Heads
+from scldm.vae.counts.exact import sample_to_depth
 from scldm.vae.counts.registry import LIKELIHOODS
 from scldm.vae.counts.sparse import SparseCounts
 from scldm.vae.counts.truncated import sample_some_counts
@@ -138,8 +139,19 @@ class VAE(nn.Module):
         library_size: Float[Tensor, " cells"],
         rng: torch.Generator,
         dispersion_categories: Int64[Tensor, " cells"] | None = None,
+        *,
+        exact_depth: bool = False,
     ) -> SparseCounts:
         """Draw UMI counts of all genes, at least one for every cell; see :func:`sample_some_counts`.
+
+        Parameters
+        ----------
+        latents
+            Of the cells.
+        library_size, rng, dispersion_categories
+            As in :meth:`Likelihood.sample`.
+        exact_depth
+            The counts of a cell add up to its library size, a whole number; see :func:`sample_to_depth`.
 
         Raises
         ------
@@ -149,7 +161,8 @@ class VAE(nn.Module):
         heads = self.heads(latents)
         if not bool(torch.stack([torch.isfinite(head).all() for head in heads.values()]).all()):
             raise UserError("what the autoencoder decodes is not finite: its weights or the latents are damaged.")
-        return sample_some_counts(self.likelihood, heads, library_size, rng, dispersion_categories)
+        draw = sample_to_depth if exact_depth else sample_some_counts
+        return draw(self.likelihood, heads, library_size, rng, dispersion_categories)
 
     @torch.no_grad()
     def encode_arrays(

@@ -289,4 +289,7 @@ class PublishedDecoder(Decoder):
         keys_values: Float[Tensor, "2 cells heads latents channels"],
     ) -> tuple[Float[Tensor, "cells genes"], ...]:
         attended = self.unpooling.attend(queries[None], keys_values)
-        return tuple(head(attended).squeeze(-1) for head in (self.log_rate, *self.further.values()))
+        # As in the wide layout: bfloat16 would make one gene of two whose rates are nearly alike.
+        with torch.autocast(attended.device.type, enabled=False):
+            attended = attended.float()
+            return tuple(head(attended).squeeze(-1) for head in (self.log_rate, *self.further.values()))

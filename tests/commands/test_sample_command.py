@@ -124,6 +124,14 @@ def test_depth_is_a_number_or_that_of_like(sample, cells_file, tmp_path):
     assert cells.uns["scldm"]["depth"] == "given"
 
 
+def test_counts_add_up_to_the_depth_if_asked_to(sample, cells_file):
+    cells, *_ = sample("--n-cells", 30, "--depth", 50, "--exact-depth", name="a.h5ad")
+    assert (np.asarray(cells.X.sum(axis=1)) == 50).all()
+    assert cells.uns["scldm"]["exact_depth"]
+    cells, *_ = sample("--like", cells_file, "--depth", "like", "--exact-depth", name="b.h5ad")
+    np.testing.assert_array_equal(cells.X.sum(axis=1), ad.read_h5ad(cells_file).X.sum(axis=1))
+
+
 def test_model_without_attributes_takes_the_depths_of_a_file(run, cells_file, config_file, tmp_path, capsys):
     unconditional = ("--data.conditions", "--data.continuous")
     run("train", config_file, "--output", tmp_path / "model", "--device", "cpu", *unconditional)

@@ -165,14 +165,47 @@ def test_given_depth_is_respected_within_its_noise(trained, model):
         assert x.std() / np.sqrt(200) < 0.1 * depth
 
 
+@pytest.mark.parametrize("depth", [None, 40, np.arange(40, 240)], ids=["generated", "one for all", "one per cell"])
+def test_counts_add_up_to_the_depth_exactly_where_that_is_asked_for(trained, model, depth):
+    options = {"seed": 3, "steps": 2, "depth": depth}
+    request = GenerationRequest.build(trained.schema, 200, exact_depth=True, **options)
+    counts, latents = generate(model, request, batch_size=128)
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    if depth is None:
+        assert trained.schema.depth.minimum - 0.5 <= totals.min()
+        assert totals.max() <= trained.schema.depth.maximum + 0.5
+        assert len(np.unique(totals)) > 10
+    else:
+        np.testing.assert_array_equal(totals, np.broadcast_to(depth, 200))
+    assert same((counts, latents), generate(model, request, batch_size=512))
+    assert same((counts[128:], latents[128:]), generate(model, request.part(2, 2)))
+    # The latents, and so the cells behind the counts, are those of a request that draws to the depth on average.
+    on_average = GenerationRequest.build(trained.schema, 200, **options)
+    assert np.array_equal(latents, generate(model, on_average)[1])
+
+
+@pytest.mark.parametrize("depth", [None, 40])
+def test_first_cells_with_an_exact_depth_are_those_of_a_longer_request(trained, model, depth):
+    few, many = (
+        generate(model, GenerationRequest.build(trained.schema, n, steps=2, depth=depth, exact_depth=True))
+        for n in (17, 60)
+    )
+    assert same(few, (many[0][:17], many[1][:17]))
+
+
+def test_a_broken_number_of_counts_is_refused(trained):
+    with pytest.raises(UserError, match=r"depth is 2\.5; counts add up to whole numbers of UMI only"):
+        GenerationRequest.build(trained.schema, 2, depth=[3.0, 2.5], exact_depth=True)
+
+
 def test_generated_depth_stays_in_the_range_of_the_training_cells(trained, model, monkeypatch):
     seen = []
     sample_counts = type(model.vae).sample_counts
     monkeypatch.setattr(
         type(model.vae),
         "sample_counts",
-        lambda self, latents, library_size, *rest: (
-            seen.append(library_size) or sample_counts(self, latents, library_size, *rest)
+        lambda self, latents, library_size, *rest, **options: (
+            seen.append(library_size) or sample_counts(self, latents, library_size, *rest, **options)
         ),
     )
     generate(model, GenerationRequest.build(trained.schema, 1280, **FAST))

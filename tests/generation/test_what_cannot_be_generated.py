@@ -23,6 +23,20 @@ def test_a_guidance_that_leads_beyond_all_bounds_is_refused(trained, scale, solv
         trained.sample(4, conditions=CELL, guidance=scale, steps=5, solver=solver)
 
 
+@pytest.mark.parametrize(
+    ("asked", "advice"),
+    [
+        ({"conditions": {"age": 1e30}}, r"bounds; ask for numbers of age that are nearer"),
+        ({"conditions": {"age": 1e30}, "guidance": 2.0}, r"bounds; lower the guidance, or ask for numbers of age"),
+        ({"conditions": {"cell_type": "T cell"}, "guidance": 1e30}, r"bounds; lower the guidance\.$"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_advice_is_about_what_was_asked_for(trained, asked, advice):
+    with pytest.raises(UserError, match=advice):
+        trained.sample(4, **asked, steps=5)
+
+
 @pytest.mark.parametrize("part", ["prior", "decoder"])
 def test_weights_that_are_not_finite_give_no_cells(trained, part, monkeypatch):
     weight = trained.trained.prior.latent_output.bias if part == "prior" else trained.trained.vae.decoder.bias

@@ -155,6 +155,18 @@ def test_end_points_that_are_not_finite_are_not_corrected():
     assert corrected(FewStepSolver.midpoint(1), start, solved, end, GROUPS).matrix is None
 
 
+def test_end_points_that_are_all_the_same_are_not_corrected():
+    start, solved, end = gaussians()
+    group = GROUPS[0]
+    solved = solved.clone()
+    solved[:, group] = 1.0
+    solver = corrected(FewStepSolver.midpoint(1), start, solved, end, GROUPS)
+    assert (solver.matrix[group, group] == 0).all()
+    assert (solver.offset[group] == 0).all()
+    other = corrected(FewStepSolver.midpoint(1), start, gaussians()[1], end, GROUPS[1:])
+    assert torch.equal(solver.matrix[GROUPS[1], GROUPS[1]], other.matrix[GROUPS[1], GROUPS[1]])
+
+
 def test_coefficients_survive_being_saved_and_other_tensors_are_left():
     correction = torch.randn(2, 3, 3)
     solvers = [

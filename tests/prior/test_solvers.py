@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from scldm.errors import UserError
+from scldm.prior import solvers
 from scldm.prior.registry import SOLVERS, find_solver
 from scldm.prior.solvers import dopri5, euler, heun, midpoint, time_grid
 
@@ -142,3 +144,35 @@ def test_adaptive_solver_says_what_to_install(monkeypatch):
 def test_adaptive_solver_is_accurate():
     pytest.importorskip("torchdiffeq")
     assert error("dopri5", 1) < 1e-4
+
+
+def never_ending(velocity, state, times, **options):
+    """Stand for an adaptive solver whose steps get shorter and shorter."""
+    while True:
+        velocity(times[0], state)
+
+
+def of_no_length(velocity, state, times, **options):
+    """Stand for an adaptive solver whose step has become too short for a number."""
+    raise AssertionError("underflow in dt 0.0")
+
+
+@pytest.mark.parametrize("odeint", [never_ending, of_no_length])
+def test_adaptive_solver_ends_where_the_velocity_is_too_steep(odeint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchdiffeq", SimpleNamespace(odeint=odeint))
+    evaluations = []
+
+    def velocity(state, time):
+        evaluations.append(time)
+        return state
+
+    with pytest.raises(UserError, match=r"does not arrive within 2000 evaluations.*lower the guidance"):
+        dopri5(velocity, START, (0.0, 1.0))
+    assert len(evaluations) <= solvers.MOST_EVALUATIONS
+
+
+@pytest.mark.parametrize("factor", [1e5, 1e30, float("nan")])
+def test_adaptive_solver_of_torchdiffeq_ends_where_the_velocity_is_too_steep(factor):
+    pytest.importorskip("torchdiffeq")
+    with pytest.raises(UserError, match="does not arrive"):
+        dopri5(lambda state, time: factor * state, START, (0.0, 1.0))

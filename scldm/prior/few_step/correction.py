@@ -53,6 +53,9 @@ def corrected(
             continue
         root, inverse_root = (_power(_covariance(have), exponent) for exponent in (0.5, -0.5))
         transport = inverse_root @ _power(root @ _covariance(want) @ root, 0.5) @ inverse_root
+        if not transport.isfinite().all():
+            # Cells that all arrive in one point have no covariance that can be inverted.
+            continue
         matrix[part, part] = (transport - torch.eye(len(transport))).float()
         offset[part] = (want.mean(dim=0) - have.mean(dim=0) @ transport).float()
     return replace(solver, matrix=matrix, offset=offset)

@@ -84,6 +84,22 @@ class Likelihood(nn.Module, ABC):
         return scaled_shares(heads[LOG_RATE], library_size)
 
     @abstractmethod
+    def sample_rates(
+        self,
+        heads: Heads,
+        library_size: Float[Tensor, " cells"],
+        rng: torch.Generator,
+        categories: Int[Tensor, " cells"] | None = None,
+    ) -> Float[Tensor, "cells genes"]:
+        """Draw the rates behind the counts, in UMI: counts that are Poisson given these have the law of this class.
+
+        Parameters
+        ----------
+        heads, library_size, rng, categories
+            As in :meth:`sample`.
+        """
+
+    @abstractmethod
     def sample(
         self,
         heads: Heads,

@@ -83,6 +83,19 @@ class NegativeBinomial(Likelihood):
         )
 
     @torch.no_grad()
+    def sample_rates(
+        self,
+        heads: Heads,
+        library_size: Float[Tensor, " cells"],
+        rng: torch.Generator,
+        categories: Int[Tensor, " cells"] | None = None,
+    ) -> Float[Tensor, "cells genes"]:
+        """See :meth:`Likelihood.sample_rates`: gamma with shape theta around the mean."""
+        (gammas,) = child_rngs(rng, 1)
+        mean, theta = scaled_shares(heads[LOG_RATE], library_size), self.inverse_dispersion(categories)
+        return torch._standard_gamma(theta.expand_as(mean).contiguous(), generator=gammas) * (mean / theta)
+
+    @torch.no_grad()
     def sample(
         self,
         heads: Heads,

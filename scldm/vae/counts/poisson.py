@@ -30,6 +30,16 @@ class Poisson(Likelihood):
         # The expected counts of a cell sum to its library size.
         return batch.library_size - torch.zeros_like(batch.library_size).index_add(0, cell, observed)
 
+    def sample_rates(
+        self,
+        heads: Heads,
+        library_size: Float[Tensor, " cells"],
+        rng: torch.Generator,
+        categories: Int[Tensor, " cells"] | None = None,
+    ) -> Float[Tensor, "cells genes"]:
+        """See :meth:`Likelihood.sample_rates`: they are known, and nothing is drawn."""
+        return scaled_shares(heads[LOG_RATE], library_size)
+
     @torch.no_grad()
     def sample(
         self,

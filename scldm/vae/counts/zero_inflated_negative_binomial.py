@@ -79,6 +79,20 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
         return super().expected_counts(heads, library_size) * torch.sigmoid(-self.gate_logit(heads))
 
     @torch.no_grad()
+    def sample_rates(
+        self,
+        heads: Heads,
+        library_size: Float[Tensor, " cells"],
+        rng: torch.Generator,
+        categories: Int[Tensor, " cells"] | None = None,
+    ) -> Float[Tensor, "cells genes"]:
+        """See :meth:`Likelihood.sample_rates`: those of a negative binomial, and zero behind a closed gate."""
+        (gates,) = child_rngs(rng, 1)
+        rates = super().sample_rates(heads, library_size, rng, categories)
+        closed = torch.sigmoid(self.gate_logit(heads))
+        return rates * (torch.rand(rates.shape, generator=gates, device=rates.device) >= closed)
+
+    @torch.no_grad()
     def sample(
         self,
         heads: Heads,
