@@ -22,8 +22,10 @@ def own_torch_defaults() -> Iterator[None]:
 
     dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as ours:
-        # As a context: it belongs to this thread alone, and leaves whatever context the caller is in as it is.
-        ours.enter_context(torch.device("cpu"))
+        if torch.get_default_device().type != "cpu":
+            # As a context: it belongs to this thread alone, and leaves whatever context the caller is in as it is. Only
+            # where it is needed, for it slows every call of torch.
+            ours.enter_context(torch.device("cpu"))
         ours.enter_context(torch.inference_mode(False))
         ours.enter_context(torch.enable_grad())
         for device in AUTOCAST_DEVICES:
