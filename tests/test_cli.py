@@ -179,6 +179,17 @@ def test_help_comes_to_an_end_in_any_width(monkeypatch, capsys, columns):
     assert os.environ["COLUMNS"] == columns
 
 
+@pytest.mark.parametrize("length", [3, 100, 300, 5000])
+def test_a_long_value_that_is_no_number_is_refused(capsys, length):
+    with pytest.raises(SystemExit) as stop:
+        main(["benchmark", "cells.h5ad", "--output", "judged", "--max-cells", "x" * length])
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "--max-cells" in said
+    assert "must be a whole number" in said
+    assert len(said) < 2000
+
+
 @pytest.mark.parametrize(
     ("words", "fragment"),
     [

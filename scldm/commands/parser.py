@@ -153,8 +153,10 @@ def _sentence(text: str, arguments: Sequence[str], prog: str, options: list[str]
     if found := re.match(
         r"Error parsing (--\S+): (?:invalid literal for|could not convert string to) (.*?)\W.*'", body
     ):
-        value = re.findall(r"'(.*?)'", body)[-1]
-        return f"{found[1]} is '{value}'; it must be {KINDS.get(found[2], found[2])}"
+        # The box may have broken a long value into pieces.
+        values = re.findall(r"'(.*?)'", body)
+        said = f"{found[1]} is '{values[-1]}'; it" if values else found[1]
+        return f"{said} must be {KINDS.get(found[2], found[2])}"
     if found := re.match(r"Error parsing config\.([\w-]+): (.*)", body):
         section, problem = found[1].replace("-", "_"), found[2]
         return f"in the options: {problem if problem.startswith(section) else f'{section}.{problem}'}"

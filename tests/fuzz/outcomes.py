@@ -6,6 +6,7 @@ outcomes like any other there, and cost milliseconds.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -82,6 +83,7 @@ def run_command(words: Sequence[object], *, seconds: float = 60.0, before: Calla
 
 def _run_and_exit(words: list[str], out: int, err: int, before: Callable[[], None] | None) -> None:
     status = 70
+    faulthandler.disable()  # or pytest's would print the stack of a crash that is wanted
     try:
         os.dup2(out, 1)
         os.dup2(err, 2)
