@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         # A warning is a message to the user here, not a line of our source, and one to developers is none.
         warnings.simplefilter("default", UserWarning)
-        warnings.simplefilter("ignore", FutureWarning)
+        for kind in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+            warnings.simplefilter("ignore", kind)
         warnings.showwarning = lambda message, *_: _warn(message)
         try:
             chosen = _parse(arguments)
