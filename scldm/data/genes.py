@@ -45,8 +45,12 @@ class GeneCoverage:
 
     @property
     def is_low(self) -> bool:
-        """Whether so many genes are missing that the cells are not what they are taken for."""
-        return self.n_found < MIN_COVERAGE * self.n_schema or self.share_of_umis_kept < MIN_COVERAGE
+        """Whether so many genes are missing that the cells are not what they are taken for.
+
+        Counts on other genes say nothing where none is missing: the model is one of selected genes.
+        """
+        few_counts = bool(self.missing) and self.share_of_umis_kept < MIN_COVERAGE
+        return self.n_found < MIN_COVERAGE * self.n_schema or few_counts
 
     def sentence(self) -> str:
         """Tell it in a sentence."""

@@ -86,6 +86,9 @@ def find_counts_in_file(file: h5py.File, layer: str | None) -> CountTable:
     matrix, genes = _matrix(file, places[where]), read_index(var)
     if matrix.shape[1] != len(genes):
         raise UserError(f"{where} has {matrix.shape[1]} columns for {len(genes)} genes")
+    n_cells = len(read_index(file["obs"]))
+    if matrix.shape[0] != n_cells:
+        raise UserError(f"{where} has {matrix.shape[0]} rows for the {n_cells} cells of obs")
     return CountTable(matrix, genes, where, elsewhere)
 
 

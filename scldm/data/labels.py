@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
+from scldm.errors import UserError
+
 __all__ = ["as_labels", "factorize_labels", "label_of", "match_numbers"]
 
 # A whole number with more digits than a float has is not what anyone typed.
@@ -50,7 +52,10 @@ def factorize_labels(column: pd.Series) -> tuple[Int64[np.ndarray, " cells"], li
         labels = _spelled(values)
         order = np.arange(len(labels))
     else:
-        codes, values = pd.factorize(column)
+        try:
+            codes, values = pd.factorize(column)
+        except TypeError as error:
+            raise UserError(f"column '{column.name}' holds values that are no labels ({error})") from error
         labels = _spelled(values)
         is_number = pd.api.types.is_numeric_dtype(values.dtype)
         order = np.argsort(np.asarray(values, dtype=np.float64) if is_number else np.asarray(labels), kind="stable")

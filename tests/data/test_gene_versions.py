@@ -66,3 +66,14 @@ def test_low_coverage_of_the_genes_warns(n_renamed, warns):
         warnings.simplefilter("always")
         open_source(other, schema=schema)
     assert [str(w.message).startswith("25 of the 30 genes of the model") for w in said] == [True] * warns
+
+
+def test_a_model_of_selected_genes_is_no_reason_to_warn():
+    """Most of the counts of a file may be on genes that the model never had."""
+    counts = np.ones((5, 300), dtype=np.float32)
+    whole = ad.AnnData(counts, var=pd.DataFrame(index=[f"G{i}" for i in range(300)]))
+    schema = open_source(whole[:, :60].copy(), min_cells_per_gene=1).schema
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = open_source(whole, schema=schema)
+    assert source.coverage.share_of_umis_kept == 0.2

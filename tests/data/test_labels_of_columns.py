@@ -96,3 +96,9 @@ def test_text_is_matched_as_text():
     attribute = CategoricalAttribute("batch", ("01", "2"), (1, 1))
     with pytest.raises(UserError, match="'1' is not a value of 'batch'"):
         attribute.encode(pd.Series(["1"]))
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, {1, 2}])
+def test_values_that_are_no_labels_are_refused(value):
+    with pytest.raises(UserError, match="column 'x' holds values that are no labels"):
+        CategoricalAttribute.fit(pd.Series([value, value], name="x"), "x")

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from anndata.io import write_elem
 
 from scldm.data import open_source
 from scldm.data.counts import read_counts
@@ -208,3 +209,16 @@ def test_a_heap_that_would_never_end_is_refused(h5ad: Path, size: int, free: boo
     h5ad.write_bytes(content)
     with pytest.raises(UserError, match="heap of texts"):
         open_source(h5ad)
+
+
+@pytest.mark.parametrize("backed", [False, True])
+@pytest.mark.parametrize("n_rows", [59, 61])
+@pytest.mark.parametrize("dense", [False, True])
+def test_rows_that_do_not_match_the_cells_are_refused(h5ad: Path, adata: ad.AnnData, n_rows, dense, backed) -> None:
+    """Or counts would be trained on under the labels of other cells."""
+    rows = adata.X.toarray()[np.arange(n_rows) % 60]
+    with h5py.File(h5ad, "r+") as file:
+        del file["X"]
+        write_elem(file, "X", rows if dense else sp.csr_matrix(rows))
+    with pytest.raises(UserError, match=f"X has {n_rows} rows for the 60 cells of obs"):
+        open_source(h5ad, backed=backed)
