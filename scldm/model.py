@@ -198,7 +198,7 @@ class ScLDM:
         n_cells: WholeNumber | None = None,
         *,
         conditions: Conditions | None = None,
-        depth: float | int | Sequence[float | int] | np.ndarray | None = None,
+        depth: Any = None,
         genes: Sequence[str] | None = None,
         guidance: Any = 1.0,
         solver: str = "heun",

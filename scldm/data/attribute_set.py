@@ -142,5 +142,5 @@ def check_labelled(column: pd.Series, name: str) -> None:
     if n_missing:
         raise UserError(
             f"obs column '{name}' is missing for {n_missing} of {len(column)} cells; remove these cells, or train on "
-            "them as unlabelled with missing_labels='unlabelled'"
+            "them as unlabelled (data.missing_labels: unlabelled)"
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float32, Float64, Int, Int64
 
-from scldm.data.labels import factorize_labels, match_numbers
+from scldm.data.labels import factorize_labels, holds_numbers, match_numbers
 from scldm.errors import UserError, nearest_names
 
 __all__ = ["CategoricalAttribute", "ContinuousAttribute"]
@@ -62,7 +63,7 @@ class CategoricalAttribute:
         """
         codes, labels = factorize_labels(column)
         known = pd.Index(self.categories, dtype=object).get_indexer(pd.Index(labels, dtype=object))
-        known = np.where(known < 0, match_numbers(column, labels, self.categories), known)
+        known = np.where(known < 0, match_numbers(labels, self.categories, from_numbers=holds_numbers(column)), known)
         if unknown == "error":
             used = np.bincount(codes[codes >= 0], minlength=len(labels)) > 0
             for label, code, is_used in zip(labels, known, used, strict=True):
@@ -144,10 +145,15 @@ def numbers(column: pd.Series, name: str) -> Float64[np.ndarray, " cells"]:
     if isinstance(column.dtype, pd.CategoricalDtype):
         of_category = numbers(pd.Series(column.cat.categories), name)
         return np.append(of_category, np.nan)[column.cat.codes.to_numpy()]
-    if pd.api.types.is_bool_dtype(column.dtype):
+    if pd.api.types.infer_dtype(column, skipna=True) == "boolean":
         raise UserError(f"obs column '{name}' holds true and false, not numbers; pass it as categorical")
     if pd.api.types.is_datetime64_any_dtype(column.dtype) or pd.api.types.is_timedelta64_dtype(column.dtype):
         raise UserError(f"obs column '{name}' holds times, not numbers; convert it to a number of days or hours")
+    if pd.api.types.is_complex_dtype(column.dtype):
+        raise UserError(f"obs column '{name}' holds complex numbers; convert it to real ones")
+    if column.dtype == object:
+        # pandas ends in an error for whole numbers that no float can hold
+        column = column.map(lambda value: _as_float(value) if isinstance(value, int) else value)
     parsed = pd.to_numeric(column, errors="coerce")
     text = column[parsed.isna() & column.notna()]
     if len(text):
@@ -158,3 +164,10 @@ def numbers(column: pd.Series, name: str) -> Float64[np.ndarray, " cells"]:
     if np.isinf(values).any():
         raise UserError(f"obs column '{name}' holds {int(np.isinf(values).sum())} infinite values")
     return values
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)

@@ -36,12 +36,15 @@ class GeneCoverage:
         The names of the others, which were not measured: nothing is known of their counts.
     share_of_umis_kept
         UMI counts on genes of the schema divided by all UMI counts of the file.
+    n_other_version
+        How many were found under another version of their Ensembl identifier.
     """
 
     n_schema: int
     n_found: int
     missing: tuple[str, ...]
     share_of_umis_kept: float
+    n_other_version: int = 0
 
     @property
     def is_low(self) -> bool:
@@ -55,6 +58,8 @@ class GeneCoverage:
     def sentence(self) -> str:
         """Tell it in a sentence."""
         kept = f"{self.share_of_umis_kept:.1%} of the UMI counts are on them"
+        if self.n_other_version:
+            kept += f"; {self.n_other_version} of them have another version of their Ensembl identifier"
         if not self.missing:
             return f"all {self.n_schema} genes of the model are in the data; {kept}"
         examples = ", ".join(self.missing[:3]) + (", ..." if len(self.missing) > 3 else "")

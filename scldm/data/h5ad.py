@@ -16,6 +16,7 @@ from anndata.io import read_elem
 
 from scldm.data.counts import CountTable, choose_place, looks_like_counts
 from scldm.data.heaps import check_heaps
+from scldm.data.labels import label_of
 from scldm.data.stored import ENTRIES_AT_A_TIME, StoredMatrix, check_sizes, matrix_of
 from scldm.errors import UserError
 
@@ -121,12 +122,16 @@ def with_plain_text(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plain(index: pd.Index) -> pd.Index:
-    return index.astype(object) if isinstance(index.dtype, pd.StringDtype) else index
+    if isinstance(index.dtype, pd.StringDtype):
+        return index.astype(object)
+    if pd.api.types.infer_dtype(index, skipna=True) == "bytes":
+        return pd.Index([label_of(name) for name in index], dtype=object, name=index.name)
+    return index
 
 
 def read_index(frame: h5py.Group) -> pd.Index:
     """Read the index of a stored table and nothing else of it."""
-    return pd.Index(read_elem(frame[frame.attrs.get("_index", "_index")]).astype(str))
+    return _plain(pd.Index(read_elem(frame[frame.attrs.get("_index", "_index")]))).astype(str)
 
 
 def _places(file: h5py.File) -> dict[str, str]:

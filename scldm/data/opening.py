@@ -128,6 +128,7 @@ def _read(store: Store, obs: pd.DataFrame, reading: Reading) -> CellSource:
         n_found=len(gene_map.columns),
         missing=gene_map.missing,
         share_of_umis_kept=float(library_sizes.sum() / scan.totals.sum()),
+        n_other_version=len(gene_map.columns) - len(pd.Index(narrowed.genes).intersection(pd.Index(genes))),
     )
     if schema is not None and coverage.is_low:
         warnings.warn(f"{coverage.sentence()}. Are genes named otherwise there?", UserWarning, stacklevel=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int, Int64
 from scldm.data.attribute_set import AttributeSet
 from scldm.data.attributes import CategoricalAttribute, ContinuousAttribute
 from scldm.data.depth import DepthStatistics, Numbers
+from scldm.data.labels import label_of
 from scldm.data.table import CellTable
 from scldm.errors import UserError, nearest_names
 
@@ -201,8 +202,12 @@ class DatasetSchema:
 
 
 def as_names(names: Names) -> tuple[str, ...]:
-    """Accept one name where a sequence of names is meant."""
-    return (names,) if isinstance(names, str) else tuple(str(name) for name in names)
+    """Accept one name where a sequence of names is meant; raises ``UserError`` for what is neither."""
+    if isinstance(names, str | bytes):
+        return (label_of(names),)
+    if not isinstance(names, Iterable) or np.shape(names) == ():
+        raise UserError(f"{names!r} is no list of names.")
+    return tuple(str(name) for name in names)
 
 
 def _distinct_rows(table: np.ndarray) -> np.ndarray:

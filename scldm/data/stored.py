@@ -50,6 +50,7 @@ class StoredMatrix:
             raise UserError(f"'{self.where}' {stored}; allowed: a dense matrix, csr_matrix or csc_matrix")
         self.format = _FORMATS[str(said)]
         self.data, self.indices, pointers = (self._part(group, name) for name in ("data", "indices", "indptr"))
+        _check_are_numbers(self.data, self.where)
         shape = group.attrs.get("shape", group.attrs.get("h5sparse_shape"))
         sizes = np.asarray(shape).ravel() if shape is not None else np.zeros(0)
         if len(sizes) != 2 or sizes.dtype.kind not in "iu" or min(map(int, sizes)) < 0:
@@ -103,7 +104,13 @@ def matrix_of(item: Any, where: str) -> StoredMatrix | h5py.Dataset:
         return StoredMatrix(item)
     if not isinstance(item, h5py.Dataset) or item.ndim != 2:
         raise UserError(f"'{where}' is not a matrix of cells and genes")
+    _check_are_numbers(item, where)
     return item
+
+
+def _check_are_numbers(values: h5py.Dataset, where: str) -> None:
+    if values.dtype.kind not in "buif":
+        raise UserError(f"'{where}' holds values of type {values.dtype}, not numbers")
 
 
 def native(values: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from scipy.sparse import csr_matrix
 
 from scldm.data.counts import find_counts, read_counts
 from scldm.data.genes import without_versions
-from scldm.data.labels import as_labels
+from scldm.data.labels import as_labels, spelled_like
 from scldm.errors import UserError, nearest_names
 
 __all__ = ["Cells", "gene_means", "has_layer", "log1p_cp10k", "read_cells"]
@@ -67,6 +67,14 @@ class Cells:
         counts = self.counts[:, positions].tocsr()
         counts.sort_indices()  # so that sums do not depend on the file's order of genes, to the last bit
         return Cells(counts, genes, self.labels)
+
+    def spelled_like(self, others: Cells) -> Cells:
+        """Give labels that are numbers the spelling that other cells have for the same numbers."""
+        columns = {
+            name: spelled_like(self.labels[name].to_numpy(), others.labels[name].to_numpy())
+            for name in self.labels.columns
+        }
+        return Cells(self.counts, self.genes, pd.DataFrame(columns, index=self.labels.index))
 
     @cached_property
     def log1p_cp10k(self) -> csr_matrix:

@@ -86,8 +86,14 @@ def gather(
     titles = {name: "the generated cells" if name == "generated" else f"the cells of '{name}'" for name in generated}
     _check_layer(layer, [real, *generated.values(), *([] if train is None else [train])])
     real_cells = read_cells(real, "the real cells", layer, conditions, optional=False)
-    judged = {name: read_cells(a, titles[name], layer, conditions, optional=True) for name, a in generated.items()}
-    train_cells = None if train is None else read_cells(train, "the training cells", layer, conditions, optional=False)
+    judged = {
+        name: read_cells(adata, titles[name], layer, conditions, optional=True).spelled_like(real_cells)
+        for name, adata in generated.items()
+    }
+    train_cells = None
+    if train is not None:
+        train_cells = read_cells(train, "the training cells", layer, conditions, optional=False)
+        train_cells = train_cells.spelled_like(real_cells)
 
     held_out, fitting, rows = real_cells, real_cells, None
     if halves and train_cells is None:

@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
+from scldm.errors import UserError
 from scldm.evaluation.cells import Cells
 
 __all__ = ["N_COMPONENTS", "N_VARIABLE_GENES", "FeatureSpace", "LatentSpace", "Space", "VariableGeneSpace"]
@@ -50,11 +51,19 @@ class FeatureSpace:
         """Fit the principal components (centred, not scaled) without making a sparse matrix dense.
 
         There are fewer components where there are not enough cells or genes; the seed is of the solver's start vector.
+        Raises ``UserError`` if the cells hardly differ.
         """
+        from scipy.sparse.linalg import ArpackError
         from sklearn.decomposition import PCA
 
         n_components = min(n_components, min(log1p_cp10k.shape) - 1)
-        pca = PCA(n_components, svd_solver="arpack", random_state=seed).fit(log1p_cp10k)
+        try:
+            pca = PCA(n_components, svd_solver="arpack", random_state=seed).fit(log1p_cp10k)
+        except ArpackError as error:
+            raise UserError(
+                f"The {log1p_cp10k.shape[0]} real cells that the spaces are fitted on are alike, or nearly: there is "
+                "nothing to tell cells apart by"
+            ) from error
         return cls(mean=pca.mean_, components=pca.components_)
 
     @property

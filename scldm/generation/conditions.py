@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,18 @@ __all__ = [
     "warn_unobserved",
 ]
 
+#: What one request may be of: its attributes and depths are laid out in memory.
+MAX_CELLS = 100_000_000
+
+#: The largest one that a column can hold.
+LARGEST_INTEGER = 2**63 - 1
+
 #: What a condition may be: one value for all cells, or one per cell.
 Conditions = Mapping[str, Any] | pd.DataFrame
 
 
 def conditions_table(
-    schema: DatasetSchema, conditions: Conditions | None, n_cells: int | None, depth: object
+    schema: DatasetSchema, conditions: Conditions | None, n_cells: int | None, depths: np.ndarray | None
 ) -> pd.DataFrame:
     """Lay the attributes that are asked for out as a table of one row per cell.
 
@@ -42,23 +48,31 @@ def conditions_table(
         One value for all cells, or one per cell, for each attribute asked for.
     n_cells
         Number of cells; None takes the length of what is given per cell.
-    depth
-        What is asked for as depth; only its length matters here.
+    depths
+        Of :func:`depths_of`; only their number matters here.
 
     Raises
     ------
     UserError
-        If an attribute is unknown, a value is missing, or lengths differ.
+        If an attribute is unknown, has no value for any cell, or lengths differ.
+
+    Warns
+    -----
+    UserWarning
+        If an attribute has no value for some of the cells; there it is left to the model.
     """
-    columns = {} if conditions is None else {str(name): value for name, value in conditions.items()}
+    if conditions is not None and not isinstance(conditions, Mapping | pd.DataFrame):
+        raise UserError(f"conditions are {conditions!r}; give a mapping of attributes to values, or a table of them.")
+    columns: dict[str, Any] = {}
     lengths = {}
-    for name, value in columns.items():
-        if name not in schema.attribute_names:
-            raise UserError(f"unknown attribute '{name}'; {_attribute_help(schema, name)}")
-        if not np.isscalar(value) and value is not None:
-            lengths[f"the values of '{name}'"] = len(value)
-    if depth is not None and not np.isscalar(depth):
-        lengths["the depths"] = len(depth)  # type: ignore[arg-type]
+    for name, value in () if conditions is None else conditions.items():
+        if str(name) not in schema.attribute_names:
+            raise UserError(f"unknown attribute '{name}'; {_attribute_help(schema, str(name))}")
+        columns[str(name)], is_per_cell = _read_values(value, f"the values of '{name}'")
+        if is_per_cell:
+            lengths[f"the values of '{name}'"] = len(columns[str(name)])
+    if depths is not None and depths.ndim:
+        lengths["the depths"] = len(depths)
     for what, length in lengths.items():
         if n_cells is None:
             n_cells = length
@@ -66,17 +80,24 @@ def conditions_table(
             raise UserError(f"{what} are {length}, but {n_cells} cells are asked for; give one value, or one per cell.")
     if n_cells is None:
         raise UserError("how many cells? Give n_cells, or conditions with one value per cell.")
-    if n_cells < 0:
-        raise UserError(f"n_cells is {n_cells}; ask for at least one cell.")
+    if not 0 < n_cells <= MAX_CELLS:
+        raise UserError(f"n_cells is {n_cells}; ask for 1 to {MAX_CELLS:,} cells.")
     index = pd.RangeIndex(n_cells)
     values = {
-        name: pd.Series([value] * n_cells if np.isscalar(value) or value is None else np.asarray(value), index=index)
+        name: value.set_axis(index) if isinstance(value, pd.Series) else pd.Series([value] * n_cells, index=index)
         for name, value in columns.items()
     }
     for name, series in values.items():
-        if series.isna().any():
+        n_missing = int(series.isna().sum())
+        if n_missing and n_missing == len(series):
             raise UserError(
-                f"{int(series.isna().sum())} values of '{name}' are missing; leave the attribute out instead."
+                f"'{name}' is asked for, but it is missing for every cell; leave the attribute out instead."
+            )
+        if n_missing:
+            warnings.warn(
+                f"'{name}' is missing for {n_missing} of {len(series)} cells; there the model chooses it.",
+                UserWarning,
+                stacklevel=4,
             )
     for measure in schema.continuous:
         if measure.name in values:
@@ -84,11 +105,38 @@ def conditions_table(
     return pd.DataFrame(values, index=index)
 
 
+def _read_values(value: Any, what: str) -> tuple[Any, bool]:
+    """Read one value, or one per cell (a series); raises ``UserError`` for what has no order, or too much of it."""
+    if not pd.api.types.is_list_like(value):
+        is_array = np.shape(value) == () and hasattr(value, "item") and not isinstance(value, np.generic)
+        value = value.item() if is_array else value
+        if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+            raise UserError(
+                f"{what} are {str(value)[:20]}..., a number of {len(str(value))} digits; that is too large."
+            )
+        return value, False
+    if isinstance(value, Mapping | Set):
+        kind = type(value).__name__
+        raise UserError(f"{what} are a {kind}, which does not say which cell has which; give one value, or a list.")
+    if isinstance(value, Iterator):
+        value = list(value)
+    shape = np.shape(value) if hasattr(value, "shape") else (len(value),)
+    if len(shape) != 1:
+        raise UserError(f"{what} have the shape {shape}; give one value, or a list of one per cell.")
+    try:
+        return pd.Series(value).reset_index(drop=True), True
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{what} cannot be read as a list of one per cell ({error}).") from error
+
+
 def _check_numbers(column: pd.Series, measure: ContinuousAttribute) -> None:
+    if pd.api.types.is_complex_dtype(column.dtype):
+        return  # refused where it is encoded
     values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    if np.isnan(values).any():
+    unreadable = np.isnan(values) & column.notna().to_numpy()
+    if unreadable.any():
         raise UserError(
-            f"'{measure.name}' holds '{column[np.isnan(values)].iloc[0]}', which is not a number; training cells have "
+            f"'{measure.name}' holds '{column[unreadable].iloc[0]}', which is not a number; training cells have "
             f"{measure.minimum:g} to {measure.maximum:g}."
         )
     if np.isinf(values).any():
@@ -118,26 +166,32 @@ def _attribute_help(schema: DatasetSchema, name: str) -> str:
     return nearest_names(name, schema.attribute_names)
 
 
-def depths_of(depth: Any, n_cells: int) -> Float32[np.ndarray, " cells"] | None:
-    """Return the library size (UMI) of every cell; raises ``UserError`` for one that no cell can have."""
+def depths_of(depth: Any) -> np.ndarray | None:
+    """Read library sizes (UMI) as float32, one or one per cell; raises ``UserError`` for one that no cell can have."""
     if depth is None:
         return None
+    asked, is_per_cell = _read_values(depth, "the depths")
+    column = asked if is_per_cell else pd.Series([asked])
     try:
-        values = np.broadcast_to(np.asarray(depth, dtype=np.float32), (n_cells,)).copy()
-    except ValueError:
+        if pd.api.types.infer_dtype(column, skipna=True) in ("boolean", "complex"):
+            raise TypeError("no number")
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
         raise UserError(f"depth is {depth!r}; give a number of UMI, or one per cell.") from None
     possible = np.isfinite(values) & (values >= 1)
     if not possible.all():
         raise UserError(f"depth is {values[~possible][0]:g}; it must be a finite number of UMI, at least 1.")
     if (values > LARGEST_EXACT_COUNT).any():
         raise UserError(f"depth is {values.max():g}; it must be at most {LARGEST_EXACT_COUNT:,} UMI.")
-    return values
+    return values.astype(np.float32).reshape(-1 if is_per_cell else ())
 
 
 def gene_positions(schema: DatasetSchema, genes: Sequence[str] | None) -> Int64[np.ndarray, " genes"] | None:
     """Find genes in the schema; raises ``UserError`` for an empty list, an unknown gene, or one that is named twice."""
     if genes is None:
         return None
+    if isinstance(genes, Mapping | Set):
+        raise UserError(f"the genes are a {type(genes).__name__}, which has no order; give a list.")
     names = list(as_names(genes))
     if not names:
         raise UserError("the list of genes is empty.")

@@ -47,12 +47,12 @@ def cells_like(
 
     Returns
     -------
-    The rows, and for every attribute of the model that is known a value per row.
+    The rows, and for every attribute of the model that is known of any cell a value per row.
 
     Raises
     ------
     UserError
-        If the file has no cells or none of the attributes, or a label is missing or unknown.
+        If the file has no cells or none of the attributes, or a label is unknown.
 
     Warns
     -----
@@ -63,20 +63,14 @@ def cells_like(
         obs = read_obs(file)
     if not len(obs):
         raise UserError(f"'{path}' has no cells.")
-    names = [name for name in schema.attribute_names if name in obs.columns and name not in columns]
+    known = {name for name in schema.attribute_names if name in obs.columns and obs[name].notna().any()}
+    names = [name for name in schema.attribute_names if name in known and name not in columns]
     if not names and not columns and not for_depth:
         wanted = schema.attribute_names
         if not wanted:
             raise UserError(f"the model has no attributes to take from '{path}'; add --depth like, or use --n-cells N.")
         hint = nearest_names(wanted[0], obs.columns) if len(obs.columns) else "the file has no obs columns"
         raise UserError(f"'{path}' has none of the model's attributes ({', '.join(wanted)}) in obs; {hint}")
-    for name in names:
-        n_missing = int(obs[name].isna().sum())
-        if n_missing:
-            raise UserError(
-                f"in '{path}': '{name}' is missing for {n_missing} of {len(obs)} cells; remove these cells, or give "
-                f"one value for all with --condition {name}=VALUE."
-            )
     try:
         schema.encode_attributes(obs[names])
     except UserError as error:

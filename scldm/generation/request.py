@@ -35,6 +35,9 @@ __all__ = ["CHUNK_CELLS", "GenerationRequest"]
 CHUNK_CELLS = 128
 
 
+#: More would take hours for a cell, and a float32 state would not get nearer to the solution.
+MAX_STEPS = 10_000
+
 #: Taken where the few-step solver is asked for, but not for a field that it was fitted to.
 FALLBACK_SOLVER = "heun"
 
@@ -126,7 +129,7 @@ class GenerationRequest:
         n_cells: WholeNumber | None = None,
         *,
         conditions: Conditions | None = None,
-        depth: float | int | Sequence[float | int] | np.ndarray | None = None,
+        depth: Any = None,
         genes: Sequence[str] | None = None,
         guidance: Any = 1.0,
         solver: str = "heun",
@@ -174,13 +177,12 @@ class GenerationRequest:
             lie outside the range of the training cells.
         """
         n_cells = None if n_cells is None else _whole("n_cells", n_cells)
-        table = conditions_table(schema, conditions, n_cells, depth)
+        depths = depths_of(depth)
+        table = conditions_table(schema, conditions, n_cells, depths)
         n_cells = len(table)
-        if n_cells < 1:
-            raise UserError(f"n_cells is {n_cells}; ask for at least one cell.")
         steps = find_solver(solver).default_steps if steps is None else _whole("steps", steps)
-        if steps < 1:
-            raise UserError(f"steps is {steps}; the solver needs at least one step.")
+        if not 1 <= steps <= MAX_STEPS:
+            raise UserError(f"steps is {steps}; the solver takes 1 to {MAX_STEPS:,} steps.")
         seed = _whole("seed", seed)
         if seed < 0:
             raise UserError(f"seed is {seed}; it must not be negative.")
@@ -191,7 +193,8 @@ class GenerationRequest:
         parsed.check_names(schema.attribute_names)
         check_guidance(parsed, given)
         categorical, continuous = schema.encode_attributes(table)
-        depths = depths_of(depth, n_cells)
+        if depths is not None:
+            depths = np.broadcast_to(depths, (n_cells,)).copy()
         if exact_depth and depths is not None and (broken := depths[depths != np.round(depths)]).size:
             raise UserError(f"depth is {broken[0]:g}; counts add up to whole numbers of UMI only.")
         warn_unobserved(schema, categorical)

@@ -106,6 +106,6 @@ def find_solver(name: str) -> Solver:
     UserError
         If there is none.
     """
-    if name not in SOLVERS:
+    if not isinstance(name, str) or name not in SOLVERS:
         raise UserError(f"unknown solver '{name}'; {nearest_names(name, SOLVERS)}")
     return SOLVERS[name]

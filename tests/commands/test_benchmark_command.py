@@ -197,3 +197,23 @@ def test_scvi_is_a_baseline_where_it_is_installed(run, tmp_path, cells_file, con
     assert report.value("label_agreement", "scvi", condition="batch") is not None
     seconds = json.loads((tmp_path / "auto" / "summary.json").read_text())["seconds"]
     assert {"scvi_training", "scvi_sampling"} <= set(seconds)
+
+
+@pytest.mark.usefixtures("quick_pictures")
+def test_cells_without_a_label_can_be_benchmarked_as_the_refusal_says(run, tmp_path, donors_file, config_file):
+    cells = ad.read_h5ad(donors_file)
+    cells.obs.loc[cells.obs_names[[3, 9, 20, 33, 50]], "cell_type"] = np.nan
+    cells.obs.loc[cells.obs_names[[4, 9]], "age"] = np.nan
+    cells.write_h5ad(donors_file)
+    words = ["benchmark", donors_file, "--output", tmp_path / "result", "--layer", "counts", "--condition", "cell_type"]
+    words += ["--continuous", "age", "--scvi", "no", "--embedding", "pca", "--device", "cpu", "--max-cells", 30]
+    with pytest.raises(SystemExit):
+        run(*words, "--config", config_file)
+    content = yaml.safe_load(config_file.read_text())
+    content["data"]["missing_labels"] = "unlabelled"
+    config_file.write_text(yaml.safe_dump(content))
+    _, err = run(*words, "--config", config_file)
+    assert "there the model chooses it" in err
+    train, generated = (ad.read_h5ad(tmp_path / "result" / f"{name}.h5ad") for name in ("train", "cells"))
+    assert generated.obs["cell_type"].isna().to_numpy().tolist() == train.obs["cell_type"].isna().to_numpy().tolist()
+    assert 0 < generated.obs["cell_type"].isna().sum() <= 5

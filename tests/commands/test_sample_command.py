@@ -202,3 +202,14 @@ def test_value_may_hold_spaces_and_equals_signs():
     assert parse_guidance(["1.5"]) == Guidance.joint(1.5)
     assert parse_guidance(["2"], "additive") == Guidance.additive(2.0)
     assert parse_guidance(["a=2", "b=0"]) == Guidance.additive({"a": 2.0, "b": 0.0})
+
+
+def test_like_leaves_what_a_cell_lacks_to_the_model(sample, cells_file, tmp_path):
+    real = ad.read_h5ad(cells_file)
+    real.obs.loc[real.obs_names[[1, 5]], "cell_type"] = np.nan
+    real.obs["batch"] = np.nan
+    real.write_h5ad(tmp_path / "real.h5ad")
+    cells, _, err = sample("--like", tmp_path / "real.h5ad")
+    assert "'cell_type' is missing for 2 of 120 cells; there the model chooses it" in err
+    assert "does not have batch" in err
+    assert np.flatnonzero(cells.obs["cell_type"].isna()).tolist() == [1, 5]

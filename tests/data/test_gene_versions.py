@@ -53,6 +53,9 @@ def test_counts_follow_their_gene_whatever_its_version():
         warnings.simplefilter("error")
         source = open_source(other, schema=schema)
     np.testing.assert_array_equal(source._read(np.arange(5)).toarray(), counts)
+    assert source.coverage.n_other_version == 30
+    assert "30 of them have another version of their Ensembl identifier" in source.coverage.sentence()
+    assert open_source(plain, schema=schema).coverage.n_other_version == 0
 
 
 @pytest.mark.parametrize(("n_renamed", "warns"), [(0, False), (2, False), (5, True)])

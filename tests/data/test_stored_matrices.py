@@ -222,3 +222,36 @@ def test_rows_that_do_not_match_the_cells_are_refused(h5ad: Path, adata: ad.AnnD
         write_elem(file, "X", rows if dense else sp.csr_matrix(rows))
     with pytest.raises(UserError, match=f"X has {n_rows} rows for the 60 cells of obs"):
         open_source(h5ad, backed=backed)
+
+
+@pytest.mark.parametrize("dtype", ["S3", "c16", [("a", "f4"), ("b", "f4")]], ids=["text", "complex", "compound"])
+@pytest.mark.parametrize("backed", [False, True])
+@pytest.mark.parametrize("dense", [False, True])
+def test_values_that_are_no_numbers_are_called_so(tmp_path: Path, dtype: object, backed: bool, dense: bool) -> None:
+    path = tmp_path / "cells.h5ad"
+    matrix = np.ones((6, 4), dtype=np.float32)
+    ad.AnnData(matrix if dense else sp.csr_matrix(matrix)).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        key = "X" if dense else "X/data"
+        attributes = dict(file[key].attrs)
+        shape = file[key].shape
+        del file[key]
+        file[key] = np.zeros(shape, dtype=dtype)
+        file[key].attrs.update(attributes)
+    with pytest.raises(UserError, match=r"'X' holds values of type .*, not numbers"):
+        open_source(path, backed=backed)
+
+
+def test_names_in_bytes_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "cells.h5ad"
+    names = {axis: [f"{axis}{i}" for i in range(n)] for axis, n in (("obs", 6), ("var", 4))}
+    ad.AnnData(np.ones((6, 4), dtype=np.float32)).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        for axis, texts in names.items():
+            del file[f"{axis}/_index"]
+            file[f"{axis}/_index"] = np.array([text.encode() for text in texts])
+    for backed in (False, True):
+        source = open_source(path, backed=backed, min_cells_per_gene=1)
+        assert list(source.schema.genes) == names["var"]
+        assert source.table.obs.index.tolist() == names["obs"]
+    assert read_h5ad(path).obs_names.tolist() == names["obs"]

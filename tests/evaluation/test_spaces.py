@@ -5,6 +5,7 @@ import pytest
 import scanpy as sc
 from scipy.sparse import csr_matrix
 
+from scldm.errors import UserError
 from scldm.evaluation import spaces
 from scldm.evaluation.cells import Cells, log1p_cp10k
 from scldm.evaluation.spaces import FeatureSpace, LatentSpace, VariableGeneSpace
@@ -44,6 +45,13 @@ def test_there_are_fewer_components_than_cells_or_genes(cells):
     assert FeatureSpace.fit(cells.take(np.arange(8)).log1p_cp10k).n_features == 7
     assert FeatureSpace.fit(cells.with_genes(cells.genes[:6]).log1p_cp10k).n_features == 5
     assert FeatureSpace.fit(cells.log1p_cp10k).n_features == 30
+
+
+def test_cells_that_are_alike_are_refused():
+    alike = np.ones((40, 12), dtype=np.float32)
+    for values in (alike, csr_matrix(alike)):
+        with pytest.raises(UserError, match="The 40 real cells that the spaces are fitted on are alike"):
+            FeatureSpace.fit(values)
 
 
 def test_variable_genes_are_standardised_and_projected(cells, monkeypatch):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import anndata as ad
 import h5py
 import mutations
 import numpy as np
@@ -14,12 +16,12 @@ import tiny
 
 pytestmark = pytest.mark.slow
 
-LAYOUTS = ("csr", "csc", "dense", "layer", "old")
+LAYOUTS = ("csr", "csc", "dense", "layer", "old", "nullable")
 
 
 def write(path: Path, layout: str) -> None:
     """Write tiny cells in one of the layouts, uncompressed, so that flipped bits reach the numbers."""
-    adata = tiny.tiny_adata(40, 20)
+    adata = tiny.tiny_adata(40, 60)  # the genes of the model
     if layout == "csc":
         adata.X = sp.csc_matrix(adata.X)
     elif layout == "dense":
@@ -27,7 +29,12 @@ def write(path: Path, layout: str) -> None:
     elif layout == "layer":
         adata.layers["counts"] = adata.X.copy()
         adata.X = adata.X.log1p()
-    adata.write_h5ad(path)
+    elif layout == "nullable":
+        adata.obs["cell_type"] = adata.obs["cell_type"].astype(str).astype("string")
+        adata.obs["age"] = adata.obs["age"].round().astype("Int64")
+        adata.obs["is_old"] = (adata.obs["age"] > 40).astype("boolean")
+    with ad.settings.override(allow_write_nullable_strings=True):
+        adata.write_h5ad(path)
     if layout == "old":
         with h5py.File(path, "r+") as file:
             attributes = file["X"].attrs
@@ -114,19 +121,37 @@ def test_damaged_files(model_dir, tmp_path):
         layer = ["--layer", "counts"] if layout == "layer" else []
         train = ["train", "--data.path", path, "--data.conditions", "cell_type", "--dry-run", "--device", "cpu"]
         train += ["--output", tmp_path / "model", *(["--data.layer", "counts"] if layer else [])]
+        sample = ["sample", model_dir, "--steps", 1, "--output", tmp_path / "made.h5ad", "--device", "cpu"]
+        judge = ["evaluate", path, tmp_path / "real.h5ad", "--output", tmp_path / "judged"]
         words = [
             train,
             [*train, "--data.backed"],
             ["encode", model_dir, path, "--output", tmp_path / "latents.h5ad", "--device", "cpu", *layer],
-            ["sample", model_dir, "--like", path, "--steps", 1, "--output", tmp_path / "made.h5ad", "--device", "cpu"],
-        ][int(rng.integers(4))]
+            [
+                "sample",
+                model_dir,
+                "--depth",
+                "like",
+                *layer,
+                "--like",
+                path,
+                "--steps",
+                1,
+                "--output",
+                tmp_path / "made.h5ad",
+                "--device",
+                "cpu",
+            ],
+            [*judge, "--condition", "cell_type", "--profile", "published", "--embedding", "pca", *layer],
+        ][int(rng.integers(5))]
         before = outcomes.listing(tmp_path)
         outcome = outcomes.run_command(words)
         left = outcomes.listing(tmp_path) - before
         try:
-            outcomes.check(outcome, left, allowed=lambda name: name in ("latents.h5ad", "made.h5ad"))
+            outcomes.check(outcome, left, allowed=lambda name: name.startswith(("latents.h5ad", "made.h5ad", "judged")))
         except AssertionError as error:
             failures.append(f"{number}: {how}, {words[0]}: {error}")
         for name in ("latents.h5ad", "made.h5ad"):
             (tmp_path / name).unlink(missing_ok=True)
+        shutil.rmtree(tmp_path / "judged", ignore_errors=True)
     assert not failures, f"{len(failures)} of {outcomes.N_MUTANTS}:\n" + "\n".join(failures[:20])

@@ -119,6 +119,21 @@ def test_numbers_and_depths_outside_the_training_range_are_one_warning(schema):
     ("options", "message"),
     [
         ({"n_cells": 0}, "n_cells is 0"),
+        ({"n_cells": 10**400}, "n_cells is 1000"),
+        ({"n_cells": 1, "steps": 10**9}, "steps is 1000000000; the solver takes 1 to 10,000 steps"),
+        ({"n_cells": 2, "conditions": {"cell_type": {"T cell", "B cell"}}}, "a set, which does not say which cell"),
+        ({"n_cells": 2, "conditions": {"cell_type": {"T cell": 2}}}, "a dict, which does not say which cell"),
+        ({"n_cells": 2, "conditions": {"cell_type": [["T cell"]] * 2}}, "values that are no labels"),
+        ({"n_cells": 2, "conditions": {"cell_type": np.array([["T cell"]] * 2)}}, r"have the shape \(2, 1\)"),
+        ({"n_cells": 2, "conditions": {"age": 10**400}}, "a number of 401 digits"),
+        ({"n_cells": 2, "conditions": {"age": [10**400] * 2}}, "the values of 'age' cannot be read"),
+        ({"n_cells": 2, "conditions": {"age": 1 + 2j}}, "complex numbers"),
+        ({"n_cells": 2, "conditions": {"age": [True, False]}}, "true and false"),
+        ({"n_cells": 2, "depth": 10**400}, "the depths are 1000.*401 digits"),
+        ({"n_cells": 2, "depth": {100}}, "the depths are a set"),
+        ({"n_cells": 2, "depth": True}, "depth is True; give a number of UMI"),
+        ({"n_cells": 2, "depth": 1 + 2j}, "give a number of UMI"),
+        ({"n_cells": 2, "depth": [100, None]}, "depth is nan"),
         ({"n_cells": -3}, "n_cells is -3"),
         ({}, "how many cells"),
         ({"n_cells": 1, "steps": 0}, "steps is 0"),
@@ -129,8 +144,8 @@ def test_numbers_and_depths_outside_the_training_range_are_one_warning(schema):
             "unknown attribute 'cell_typ'; did you mean 'cell_type'",
         ),
         ({"n_cells": 1, "conditions": {"cell_type": "T cel"}}, "'T cel' is not a value of 'cell_type'.*'T cell'"),
-        ({"n_cells": 1, "conditions": {"cell_type": None}}, "1 values of 'cell_type' are missing"),
-        ({"conditions": {"cell_type": ["T cell", None]}}, "1 values of 'cell_type' are missing"),
+        ({"n_cells": 1, "conditions": {"cell_type": None}}, "'cell_type' .* missing for every cell; leave the"),
+        ({"conditions": {"cell_type": [np.nan, None]}}, "'cell_type' .* missing for every cell; leave the"),
         ({"n_cells": 1, "conditions": {"age": "old"}}, "(?=.*'age')(?=.*'old').*a number"),
         ({"n_cells": 1, "conditions": {"age": float("inf")}}, "(?=.*'age').*inf"),
         ({"n_cells": 3, "conditions": {"cell_type": ["T cell"] * 2}}, "the values of 'cell_type' are 2, but 3 cells"),
@@ -153,3 +168,36 @@ def test_numbers_and_depths_outside_the_training_range_are_one_warning(schema):
 def test_impossible_requests_are_refused_by_name(schema, options, message):
     with pytest.raises(UserError, match=message):
         build(schema, **options)
+
+
+def test_an_attribute_that_some_cells_lack_is_left_to_the_model_there(schema):
+    with pytest.warns(UserWarning, match="'cell_type' is missing for 1 of 3 cells; there the model chooses it"):
+        request = build(schema, conditions={"cell_type": ["T cell", None, "T cell"], "age": [1.0, 2.0, 3.0]})
+    known = schema.categorical[schema.categorical_names.index("cell_type")].categories.index("T cell")
+    assert request.categorical[:, schema.categorical_names.index("cell_type")].tolist() == [known, -1, known]
+    assert request.requested_obs(schema)["cell_type"].isna().tolist() == [False, True, False]
+    with pytest.warns(UserWarning, match="'age' is missing for 1 of 2 cells"):
+        request = build(schema, conditions={"age": [1.0, np.nan]})
+    assert np.isnan(request.continuous).tolist() == [[False], [True]]
+
+
+@pytest.mark.parametrize(
+    ("value", "n_cells"),
+    [
+        (np.array("T cell"), 2),
+        (iter(["T cell", "T cell"]), None),
+        ((label for label in ["T cell", "T cell"]), None),
+        (pd.Categorical(["T cell", "T cell"]), None),
+        (pd.Series(["T cell", "T cell"], index=["a", "b"]), None),
+        (b"T cell", 2),
+    ],
+    ids=["array of no dimension", "iterator", "generator", "categorical", "series with names", "bytes"],
+)
+def test_a_condition_may_be_anything_that_has_one_value_or_one_per_cell(schema, value, n_cells):
+    plain = build(schema, conditions={"cell_type": ["T cell", "T cell"]})
+    assert np.array_equal(build(schema, n_cells, conditions={"cell_type": value}).categorical, plain.categorical)
+
+
+@pytest.mark.parametrize("depth", [[50, 60], (50.0, 60.0), iter([50, 60]), np.array([50, 60]), pd.Series([50, 60])])
+def test_depths_may_be_anything_that_has_one_per_cell(schema, depth):
+    assert build(schema, depth=depth).depth.tolist() == [50.0, 60.0]
