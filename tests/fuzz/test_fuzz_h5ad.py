@@ -127,21 +127,7 @@ def test_damaged_files(model_dir, tmp_path):
             train,
             [*train, "--data.backed"],
             ["encode", model_dir, path, "--output", tmp_path / "latents.h5ad", "--device", "cpu", *layer],
-            [
-                "sample",
-                model_dir,
-                "--depth",
-                "like",
-                *layer,
-                "--like",
-                path,
-                "--steps",
-                1,
-                "--output",
-                tmp_path / "made.h5ad",
-                "--device",
-                "cpu",
-            ],
+            [*sample, "--depth", "like", *layer, "--like", path],
             [*judge, "--condition", "cell_type", "--profile", "published", "--embedding", "pca", *layer],
         ][int(rng.integers(5))]
         before = outcomes.listing(tmp_path)
