@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,8 +137,17 @@ class CellSource:
                 "--data.no-unpack (data.unpack: false)"
             )
         blocks = self.store.blocks_with_progress("unpacking counts")
-        narrow = (take_columns(canonical(block), columns) for block in blocks)
-        UnpackedStore.write(directory, narrow, self.store.genes[columns])
+        UnpackedStore.write(directory, self._checked(blocks, columns), self.store.genes[columns])
+
+    def _checked(
+        self, blocks: Iterator[sp.csr_matrix], columns: Int[np.ndarray, " columns"]
+    ) -> Iterator[sp.csr_matrix]:
+        start = 0
+        for block in blocks:
+            narrow = take_columns(canonical(block), columns)
+            self._check_unchanged(narrow, np.arange(start, start + narrow.shape[0]))
+            start += narrow.shape[0]
+            yield narrow
 
     def unpacked(self, directory: str | os.PathLike[str]) -> CellSource:
         """Return the same cells, read from where :meth:`unpack` wrote them; this source if it had nothing to do."""
@@ -147,7 +157,25 @@ class CellSource:
         return dataclasses.replace(self, store=store, genes=store.gene_map(self.schema.genes))
 
     def _read(self, rows: Int[np.ndarray, " chosen"]) -> sp.csr_matrix:
-        return self.genes.align(self.store.read(rows))
+        found = self.genes.align(self.store.read(rows))
+        self._check_unchanged(found, rows)
+        return found
+
+    def _check_unchanged(self, counts: sp.csr_matrix, rows: Int[np.ndarray, " cells"]) -> None:
+        """Raise ``UserError`` if cells have other library sizes than when the store was opened.
+
+        HDF5 reads zeros where a file has been cut off, which would be trained on without a word.
+        """
+        totals = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel().astype(np.float32)
+        changed = np.flatnonzero(totals != self.depths[rows])
+        if len(changed):
+            cell = rows[changed[0]]
+            place = self.store.where if self.store.path is None else f"{self.store.where} of '{self.store.path}'"
+            raise UserError(
+                f"{place} changed after it was opened: cell '{self.table.obs.index[cell]}' had "
+                f"{self.depths[cell]:g} UMI, and now has {totals[changed[0]]:g}; repeat the command when nothing "
+                "writes to it any more"
+            )
 
 
 class CellDataset(Dataset[CellBatch]):

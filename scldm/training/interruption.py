@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,14 @@ from accelerate import Accelerator
 
 from scldm.training.distributed import sum_over_processes
 
-__all__ = ["StoppedError", "asked_to_stop", "deferred_stops", "stop_is_asked_for", "stops_with_a_word"]
+__all__ = [
+    "StoppedError",
+    "asked_to_stop",
+    "deferred_stops",
+    "leave_stops_to_the_trainer",
+    "stop_is_asked_for",
+    "stops_with_a_word",
+]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: Steps between two looks, on an accelerator and with several processes, at whether one of them was told to stop: a
@@ -82,6 +90,22 @@ def stops_with_a_word() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def leave_stops_to_the_trainer(worker: int) -> None:
+    """Make a data worker deaf to SIGINT and SIGTERM, which a terminal, a container or Slurm send to every process.
+
+    The trainer needs its batches for the step that it finishes, and ends the workers afterwards. One that has lost its
+    trainer ends by itself.
+    """
+    trainer = os.getppid()
+
+    def end_if_left_alone(number: int, frame: FrameType | None) -> None:
+        if os.getppid() != trainer:
+            os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_if_left_alone)
 
 
 def stop_is_asked_for(step: int, accelerator: Accelerator) -> bool:

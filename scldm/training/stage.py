@@ -7,12 +7,12 @@ trained on, up to the rounding of sums.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,7 +31,12 @@ from scldm.seals import DamagedFileError
 from scldm.seeds import Seeding, torch_rng
 from scldm.training.config import TrainingConfig
 from scldm.training.distributed import check_batch_can_be_cut, share_of_process
-from scldm.training.interruption import asked_to_stop, deferred_stops, stop_is_asked_for
+from scldm.training.interruption import (
+    asked_to_stop,
+    deferred_stops,
+    leave_stops_to_the_trainer,
+    stop_is_asked_for,
+)
 from scldm.training.losses import RunningLosses, validation_losses
 from scldm.training.schedule import is_due, learning_rate_factor, patience_is_out
 from scldm.training.state import StageState, load_checkpoint, save_checkpoint
@@ -122,8 +127,36 @@ def train_stage(
         accelerator.num_processes,
     )
     stage = _Stage(name, objective, order, config, seed, seeding, accelerator, directory, log)
-    with deferred_stops():
+    with deferred_stops(), _errors_of_data_workers():
         return stage.execute(training_data, validation_data, on_step)
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    """Gives a ``UserError`` as an item: a ``DataLoader`` makes a traceback of one that a data worker raises."""
+
+    def __init__(self, items: Dataset[Any]) -> None:
+        self.items = items
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return self.items[index]
+        except UserError as error:
+            return error
+
+
+@contextlib.contextmanager
+def _errors_of_data_workers() -> Iterator[None]:
+    """Say in a sentence that a data worker died, which torch tells in the middle of anything."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # The end of what a worker was sending comes first now and then.
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker"):
+            raise
+        raise UserError(
+            f"a data worker died ({' '.join(str(error).split())}); often there is not enough memory: use fewer "
+            "data_workers, and the same command goes on from the last checkpoint"
+        ) from error
 
 
 class _Stage:
@@ -171,8 +204,22 @@ class _Stage:
             desc=self.name,
             disable=not (self.accelerator.is_main_process and sys.stderr.isatty()),
         )
+        with contextlib.closing(self._batches(training_data)) as batches:
+            self._train_on(batches, validation_data, bar, on_step)
+        bar.close()
+        copy_weights(self.objective.network, state.best if config.keep == "best" else state.ema.parameters)
+        return StageResult(self.cells, state.best_loss, state.best_cells, state.step < self.total_steps)
+
+    def _train_on(
+        self,
+        batches: Iterator[Batch],
+        validation_data: Dataset[Any],
+        bar: tqdm[Any],
+        on_step: Callable[[int], None] | None,
+    ) -> None:
+        state, config = self.state, self.config
         started, cells_before = time.perf_counter(), self.cells
-        for batch in self._batches(training_data):
+        for batch in batches:
             if patience_is_out(config, self.cells, state.best_cells):
                 break
             self._train_step(batch)
@@ -188,27 +235,34 @@ class _Stage:
                 on_step(state.step)
             if stops:
                 raise asked_to_stop()
-        bar.close()
-        copy_weights(self.objective.network, state.best if config.keep == "best" else state.ema.parameters)
-        return StageResult(self.cells, state.best_loss, state.best_cells, state.step < self.total_steps)
 
     def _is_due(self, every: int) -> bool:
         return is_due(every, self.cells, self.order.batch_size)
 
-    def _batches(self, training_data: Dataset[Any]) -> Iterator[Batch]:
+    def _batches(self, training_data: Dataset[Any]) -> Generator[Batch]:
         indices = BatchIndices(self.order, step=self.state.step, n_batches=self.total_steps - self.state.step)
         device = self.accelerator.device
         loader: DataLoader[Any] = DataLoader(
-            training_data,
+            _ErrorsAsItems(training_data),
             sampler=indices,
             batch_size=None,
             num_workers=self.config.data_workers,
             pin_memory=device.type == "cuda",
             # Or it would take a number from the caller's.
             generator=torch.Generator(),
+            worker_init_fn=leave_stops_to_the_trainer,
         )
-        for batch in loader:
-            yield batch.to(device, non_blocking=True)
+        batches = iter(loader)
+        try:
+            for batch in batches:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch.to(device, non_blocking=True)
+        finally:
+            # Not left to the garbage collector: as long as torch knows of a worker that died, it raises an error in the
+            # middle of anything that the process does.
+            if self.config.data_workers:
+                batches._shutdown_workers()  # type: ignore[attr-defined]
 
     def _train_step(self, batch: Batch) -> None:
         config, accelerator, state = self.config, self.accelerator, self.state
@@ -225,7 +279,7 @@ class _Stage:
             start, stop = part * micro, (part + 1) * micro
             last = part == config.gradient_accumulation - 1
             # Gradients cross the network once per step, with the last part.
-            with accelerator.no_sync(self.model) if not last else nullcontext(), accelerator.autocast():
+            with accelerator.no_sync(self.model) if not last else contextlib.nullcontext(), accelerator.autocast():
                 losses = self.model(
                     batch.slice(start, stop) if micro < batch.n_cells else batch,
                     {k: v[start:stop] for k, v in noise.items()},

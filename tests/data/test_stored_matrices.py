@@ -173,6 +173,34 @@ def test_a_file_that_changes_while_it_is_read_is_named(h5ad: Path, change: str) 
     assert str(h5ad) in str(refusal.value)
 
 
+@pytest.mark.parametrize("unpack", [False, True])
+def test_a_file_that_is_cut_off_while_it_is_read_is_not_read_as_zeros(tmp_path: Path, unpack: bool) -> None:
+    path = tmp_path / "long.h5ad"
+    counts = np.random.default_rng(0).poisson(2.0, (400, 50)).astype(np.float32) + 1
+    ad.AnnData(sp.csr_matrix(counts)).write_h5ad(path)
+    source = open_source(path, backed=True, min_cells_per_gene=1)
+    source._read(np.arange(5))
+    with path.open("r+b") as file:
+        file.truncate(20_000)
+
+    def read_all() -> None:
+        for cell in range(400):
+            source._read(np.array([cell]))
+
+    with pytest.raises(UserError, match=r"long\.h5ad"):
+        source.unpack(tmp_path / "counts") if unpack else read_all()
+    assert not (tmp_path / "counts").exists()
+
+
+@pytest.mark.parametrize("unpack", [False, True])
+def test_other_counts_than_those_that_the_file_was_opened_with_are_refused(h5ad: Path, unpack: bool) -> None:
+    source = open_source(h5ad, backed=True, min_cells_per_gene=1)
+    with h5py.File(h5ad, "r+") as file:
+        file["X/data"][...] = file["X/data"][...][::-1]
+    with pytest.raises(UserError, match=r"X of '.*cells\.h5ad' changed after it was opened: cell '.*' had \d+ UMI"):
+        source.unpack(h5ad.parent / "counts") if unpack else source._read(np.arange(source.n_cells))
+
+
 @pytest.mark.parametrize("part", ["indptr", "indices"])
 @pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csc_matrix])
 def test_a_damaged_matrix_in_memory_is_refused(adata: ad.AnnData, part: str, kind: type) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -328,3 +331,45 @@ def test_killed_process_resumes_to_the_same_bits(tmp_path, trained_run, stage, s
     assert len(pairs) == 6
     for a, b in pairs:
         assert {**a, "cells_per_second": 0} == {**b, "cells_per_second": 0}
+
+
+# Data workers ----------------------------------------------------------------------------------------------------
+
+
+def to_workers(number: int):
+    """Send a signal to the data workers behind the second step."""
+
+    def send(step: int) -> None:
+        if step == 2:
+            workers = multiprocessing.active_children()
+            assert workers
+            for worker in workers:
+                os.kill(worker.pid, number)
+
+    return send
+
+
+class Unreadable(Cells):
+    """A file that cannot be read any more."""
+
+    def __getitem__(self, indices):
+        raise UserError("the file is gone")
+
+
+def test_data_workers_leave_stops_to_the_trainer(tmp_path):
+    plain, _ = run(tmp_path / "a", cells=160)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        told, _ = run(tmp_path / str(number), cells=160, data_workers=1, on_step=to_workers(number))
+        assert torch.equal(weights(told), weights(plain))
+
+
+def test_a_data_worker_that_dies_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"a data worker died .*fewer data_workers"):
+        run(tmp_path, cells=80_000, data_workers=1, on_step=to_workers(signal.SIGKILL))
+
+
+@pytest.mark.parametrize("data_workers", [0, 1])
+def test_what_cannot_be_read_is_told_without_a_traceback(tmp_path, data_workers):
+    with pytest.raises(UserError) as refusal:
+        run(tmp_path, training=Unreadable(), data_workers=data_workers)
+    assert str(refusal.value) == "the file is gone"

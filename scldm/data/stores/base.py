@@ -64,11 +64,14 @@ class Store(ABC):
         Number of rows.
     where
         What a sentence calls the counts, such as ``layer 'counts'``.
+    path
+        The file that they are read from while they are used; None if they are in memory.
     """
 
     genes: pd.Index
     n_cells: int
     where: str = "the store"
+    path: str | None = None
 
     @classmethod
     def can_open(cls, data: CellData, *, backed: bool) -> bool:

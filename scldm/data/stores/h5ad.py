@@ -46,6 +46,8 @@ class H5adStore(Store):
         If there is no such file or layer, or if the matrix is stored by columns.
     """
 
+    path: str
+
     def __init__(self, path: str | os.PathLike[str], layer: str | None = None, genes: pd.Index | None = None) -> None:
         self.path = os.path.abspath(path)
         self.layer = layer
