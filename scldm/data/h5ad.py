@@ -107,7 +107,8 @@ def read_obs(file: h5py.File) -> pd.DataFrame:
 def with_plain_text(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose text is of the type ``object``, in its index and its categories too.
 
-    Newer pandas has types of its own for text, which anndata writes only when it is told to.
+    Newer pandas has types of its own for text, which anndata writes only when it is told to. Raises ``UserError`` if a
+    column holds several values per row.
     """
     plain = frame.copy(deep=False)
     plain.index = _plain(frame.index)
@@ -116,6 +117,8 @@ def with_plain_text(frame: pd.DataFrame) -> pd.DataFrame:
         if isinstance(column.dtype, pd.CategoricalDtype):
             if isinstance(column.cat.categories.dtype, pd.StringDtype):
                 plain[name] = column.cat.rename_categories(list(_plain(column.cat.categories))).array
+        elif column.dtype == object and any(pd.api.types.is_list_like(value) for value in column):
+            raise UserError(f"the column '{name}' holds several values for one row; it has to hold one")
         elif isinstance(column.dtype, pd.StringDtype):
             plain[name] = column.astype(object).where(column.notna(), None).array
     return plain

@@ -51,7 +51,8 @@ def label_of(value: object) -> str:
         return str(pd.Timestamp(value)).removesuffix(" 00:00:00")
     if isinstance(value, datetime.timedelta | np.timedelta64):
         return str(pd.Timedelta(value)).removesuffix(" 00:00:00")
-    hash(value)
+    if pd.api.types.is_list_like(value):
+        raise TypeError(f"a {type(value).__name__} names nothing")
     return str(value)
 
 

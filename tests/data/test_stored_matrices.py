@@ -8,6 +8,7 @@ from pathlib import Path
 import anndata as ad
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata.io import write_elem
@@ -283,3 +284,18 @@ def test_names_in_bytes_are_text(tmp_path: Path) -> None:
         assert list(source.schema.genes) == names["var"]
         assert source.table.obs.index.tolist() == names["obs"]
     assert read_h5ad(path).obs_names.tolist() == names["obs"]
+
+
+def test_a_column_of_several_values_per_cell_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cells.h5ad"
+    cells = ad.AnnData(np.ones((6, 4), dtype=np.float32))
+    cells.obs["kind"] = pd.Categorical(["a", "b", "c"] * 2)
+    cells.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        codes, attributes = file["obs/kind/codes"][()], dict(file["obs/kind/codes"].attrs)
+        del file["obs/kind/codes"]
+        file["obs/kind/codes"] = codes[:, None]
+        file["obs/kind/codes"].attrs.update(attributes)
+    for read in (read_h5ad, lambda path: open_source(path, min_cells_per_gene=1)):
+        with pytest.raises(UserError, match="the column 'kind' holds several values for one row"):
+            read(path)
