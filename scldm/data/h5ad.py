@@ -22,6 +22,10 @@ from scldm.errors import UserError
 
 __all__ = ["counts_key", "find_counts_in_file", "open_h5ad", "read_h5ad", "read_obs", "reading"]
 
+#: What cells are judged and split by, and what other programs have left beside it.
+_NEEDED_PARTS = {"X", "obs", "var", "layers", "raw"}
+_OTHER_PARTS = {"uns", "obsm", "varm", "obsp", "varp"}
+
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[None]:
@@ -157,16 +161,53 @@ def _matrix(file: h5py.File, key: str) -> StoredMatrix | h5py.Dataset:
 
 
 def read_h5ad(path: str | os.PathLike[str]) -> ad.AnnData:
-    """Read a whole file; raises ``UserError`` if that is not possible."""
+    """Read a whole file.
+
+    Raises
+    ------
+    UserError
+        If its counts or tables cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        If something else in it cannot be read, and is left out.
+    """
     with open_h5ad(path) as file:
         # scipy reads beyond a matrix that is damaged: each is looked through before anndata makes one of it.
         file.visititems(_check_sparse_group)
+    lost: list[str] = []
     with reading(path), warnings.catch_warnings():
         # Repeated names: of cells they do not matter, of genes they become an error.
         warnings.simplefilter("ignore", UserWarning)
-        adata = ad.read_h5ad(path)
+        try:
+            adata = ad.read_h5ad(path)
+        except Exception:
+            adata, lost = _read_what_can_be_read(path)
         adata.obs, adata.var = with_plain_text(adata.obs), with_plain_text(adata.var)
-        return adata
+    if lost:
+        warnings.warn(f"{', '.join(lost)} of '{os.fspath(path)}' cannot be read and is left out.", stacklevel=2)
+    return adata
+
+
+def _read_what_can_be_read(path: str | os.PathLike[str]) -> tuple[ad.AnnData, list[str]]:
+    """Read a file without the parts that nobody needs if they cannot be read, and name these."""
+    parts: dict[str, Any] = {}
+    lost = []
+    with open_h5ad(path) as file:
+        for name in _NEEDED_PARTS & set(file):
+            parts[name] = read_elem(file[name])
+        for group in _OTHER_PARTS & set(file):
+            if not isinstance(file[group], h5py.Group):
+                lost.append(group)
+                continue
+            parts[group] = {}
+            for name in file[group]:
+                try:
+                    parts[group][name] = read_elem(file[group][name])
+                except Exception:
+                    lost.append(f"{group}/{name}")
+    return ad.AnnData(**parts), sorted(lost)
 
 
 def _check_sparse_group(name: str, item: Any) -> None:

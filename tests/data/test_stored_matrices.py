@@ -299,3 +299,37 @@ def test_a_column_of_several_values_per_cell_is_refused(tmp_path: Path) -> None:
     for read in (read_h5ad, lambda path: open_source(path, min_cells_per_gene=1)):
         with pytest.raises(UserError, match="the column 'kind' holds several values for one row"):
             read(path)
+
+
+@pytest.mark.parametrize("part", ["uns/odd", "obsm/X_odd", "uns"])
+def test_what_nobody_needs_is_left_out_where_it_cannot_be_read(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "cells.h5ad"
+    cells = ad.AnnData(np.arange(1, 25, dtype=np.float32).reshape(6, 4), uns={"odd": {"a": 1}, "even": 2})
+    cells.raw = cells
+    cells.obsm["X_odd"], cells.obsm["X_even"] = np.ones((6, 2)), np.ones((6, 3))
+    cells.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        if part == "uns":
+            del file["uns"]
+            file["uns"] = 3
+        else:
+            file[part].attrs["encoding-type"] = "of the future"
+    with pytest.warns(UserWarning, match=f"{part} of '.*cells.h5ad' cannot be read and is left out"):
+        found = read_h5ad(path)
+    np.testing.assert_array_equal(found.X, cells.X)
+    np.testing.assert_array_equal(found.raw.X, cells.X)
+    assert found.obsm["X_even"].shape == (6, 3)
+    assert ("X_odd" in found.obsm) == (part != "obsm/X_odd")
+    assert found.uns.get("even") == (None if part == "uns" else 2)
+
+
+@pytest.mark.parametrize("part", ["X", "obs/kind", "var", "raw/X"])
+def test_what_is_needed_is_not_left_out(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "cells.h5ad"
+    cells = ad.AnnData(np.ones((6, 4), dtype=np.float32), obs=pd.DataFrame({"kind": ["a"] * 6}, index=list("abcdef")))
+    cells.raw = cells
+    cells.write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        file[part].attrs["encoding-type"] = "of the future"
+    with pytest.raises(UserError, match=r"cells\.h5ad"):
+        read_h5ad(path)
