@@ -204,3 +204,9 @@ def test_a_single_value_is_given_once(capsys, words, fragment):
         main(words)
     assert stop.value.code == 2
     assert fragment in capsys.readouterr().err
+
+
+def test_a_flag_and_its_opposite_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--data.path", "x.h5ad", "--data.backed", "--data.no-backed", "--output", str(tmp_path / "new")])
+    assert "--data.backed and its opposite are both given" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def parse(kind: type[Any], arguments: Sequence[str], *, prog: str, default: Any 
         For an option that does not exist, a value that it cannot take, or something that is missing.
     """
     captured = io.StringIO()
-    arguments = _merged(arguments, _hints(kind))
+    arguments = _merged(_without_idle_flags(arguments, _flags(kind, default)), _hints(kind))
     try:
         with contextlib.redirect_stderr(captured):
             return _tyro(kind, arguments, prog, default)
@@ -91,6 +91,37 @@ def _hints(kind: type[Any], prefix: str = "--") -> dict[str, Any]:
         else:
             found[option] = bare
     return found
+
+
+def _flags(kind: type[Any], default: Any, prefix: str = "--") -> dict[str, tuple[str, bool, bool]]:
+    """Name every flag and its opposite: what it sets, to what, and what that is if neither is given."""
+    found: dict[str, tuple[str, bool, bool]] = {}
+    preset = {field.name: field.default for field in dataclasses.fields(kind)}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        named = {getattr(extra, "name", None) for extra in getattr(hint, "__metadata__", ())}
+        bare = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
+        value = preset.get(name) if default is None else getattr(default, name)
+        bare_name = name.replace("_", "-")
+        if dataclasses.is_dataclass(bare) and isinstance(bare, type):
+            inner = value if isinstance(value, bare) else None
+            found |= _flags(bare, inner, prefix if "" in named else f"{prefix}{bare_name}.")
+        elif bare is bool and isinstance(value, bool):
+            option = prefix + bare_name
+            found |= {option: (option, True, value), f"{prefix}no-{bare_name}": (option, False, value)}
+    return found
+
+
+def _without_idle_flags(arguments: Sequence[str], flags: Mapping[str, tuple[str, bool, bool]]) -> list[str]:
+    """Leave out flags that ask for what is so anyway, which the parser does not know; refuse opposites."""
+    kept: list[str] = []
+    asked: dict[str, bool] = {}
+    for word in arguments:
+        option, value, is_so = flags.get(word.replace("_", "-"), ("", False, True))
+        if asked.setdefault(option, value) != value:
+            raise UserError(f"{option} and its opposite are both given")
+        if value != is_so:
+            kept.append(word)
+    return kept
 
 
 def _merged(arguments: Sequence[str], hints: Mapping[str, Any]) -> list[str]:

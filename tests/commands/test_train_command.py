@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import tiny
+import yaml
 from safetensors.torch import load, load_file
 
 from scldm import ScLDM
@@ -218,3 +219,21 @@ def test_compiled_training_follows_the_plain_one(run, config_file, tmp_path):
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     weights = [load_file(tmp_path / name / "vae.safetensors") for name in ("plain", "compiled")]
     assert weights[0].keys() == weights[1].keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "is_backed"),
+    [
+        ([], True),
+        (["--data.backed"], True),
+        (["--data.no-backed"], False),
+        (["--data.no_backed"], False),
+        (["--data.backed", "--data.unpack", "--vae-training.no-compile"], True),
+    ],
+)
+def test_a_flag_may_ask_for_what_the_file_says_anyway(words, is_backed, run, config_file, tmp_path):
+    content = yaml.safe_load(config_file.read_text())
+    content["data"]["backed"] = True
+    config_file.write_text(yaml.safe_dump(content))
+    out, _ = run("train", config_file, *words, "--output", tmp_path / "new", "--dry-run")
+    assert yaml.safe_load(out)["data"]["backed"] == is_backed
