@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import anndata as ad
 import h5py
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,6 +23,7 @@ from scldm.cli import main
 from scldm.config import DataConfig
 from scldm.data.schema import DatasetSchema
 from scldm.errors import UserError
+from scldm.evaluation import evaluate
 from scldm.evaluation.material import gather
 from scldm.generation.request import GenerationRequest
 from scldm.model import ScLDM
@@ -316,6 +319,42 @@ def test_the_caller_keeps_the_random_state():
         drawn.append(torch.rand(1).item())
         assert drawn[-1] == expected
     assert drawn[0] != drawn[1]
+
+
+def test_nothing_that_is_the_callers_changes(tmp_path):
+    from matplotlib import pyplot
+
+    def state() -> dict[str, object]:
+        name, keys, *rest = np.random.get_state()
+        return {
+            "torch": torch.get_rng_state().tolist(),
+            "numpy": (name, keys.tolist(), *rest),
+            # The numbers of random are drawn by beartype, too, which looks at arguments while tests run.
+            "types": (torch.get_default_dtype(), torch.is_grad_enabled(), np.geterr()),
+            "threads": torch.get_num_threads(),
+            "handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+            "figures": pyplot.get_fignums(),
+            "settings": dict(matplotlib.rcParams),
+            "directory": os.getcwd(),
+        }
+
+    adata = tiny.tiny_adata()
+    model = tiny.tiny_model(adata=adata)
+    actions = {
+        "train": model.train,
+        "sample": lambda: model.sample(20, conditions=T_CELLS, steps=2),
+        "save": lambda: model.save(tmp_path / "model", overwrite=True),
+        "load": lambda: ScLDM.load(tmp_path / "model", device="cpu"),
+        "encode": lambda: model.get_latent_representation(adata),
+        "evaluate": lambda: evaluate(adata, adata, conditions=["cell_type"], n_resamples=20, max_cells=40),
+    }
+    for act in actions.values():
+        act()  # what is imported on the way may draw numbers
+    before = state()
+    for name, act in actions.items():
+        act()
+        after = state()
+        assert [what for what in before if after[what] != before[what]] == [], name
 
 
 def test_the_default_dtype_of_the_caller_changes_no_cell(trained, model_dir, monkeypatch):

@@ -23,6 +23,7 @@ from scldm.prior.few_step.stored import collect_few_step
 from scldm.prior.latents import LatentStatistics
 from scldm.prior.state import packed_size
 from scldm.seals import read_sealed, write_sealed
+from scldm.seeds import seeded_modules
 from scldm.storage.card import model_card
 from scldm.storage.migrations import FORMAT_VERSION, OLDEST_FORMAT, Content, migrated
 from scldm.trained import TrainedModel, TrainingSummary, build_prior, build_vae
@@ -151,7 +152,8 @@ def _assemble(
         except (RuntimeError, TypeError, OverflowError) as error:
             raise UserError(f"'{directory}' is damaged: config.json asks for impossible sizes.") from error
         check_weights(outline, tensors, where)
-        networks[name] = build(config, schema)
+        with seeded_modules(0, name):  # its first weights are drawn from the caller's numbers, and are of no use
+            networks[name] = build(config, schema)
         copy_weights(networks[name], tensors)
     vae, prior = networks["vae"], networks["prior"]
     return TrainedModel(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -50,9 +53,14 @@ class TestWithScviTools:
         torch.manual_seed(5)
         expected = torch.rand(3)
         torch.manual_seed(5)
+        numbers, numpy_numbers = random.getstate(), np.random.get_state()[1].tolist()
+        level = logging.getLogger("lightning.pytorch").level
         one, two, other = (SCVI.fit(counts, labels, n_epochs=2, seed=seed) for seed in (1, 1, 2))
         draws = [f.sample(50, np.random.default_rng(0))[0].toarray() for f in (one, two, other)]
         torch.testing.assert_close(torch.rand(3), expected)
+        assert random.getstate() == numbers
+        assert np.random.get_state()[1].tolist() == numpy_numbers
+        assert logging.getLogger("lightning.pytorch").level == level
         np.testing.assert_array_equal(draws[0], draws[1])
         assert (draws[0] != draws[2]).any()
 

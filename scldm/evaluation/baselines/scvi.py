@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
+import random
 import tempfile
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,6 +24,8 @@ from scldm.evaluation.baselines.base import Baseline
 __all__ = ["SCVI", "is_installed"]
 
 N_EPOCHS = 80
+#: Loggers of what trains it.
+TALKATIVE = ("lightning.fabric", "lightning.pytorch", "lightning_fabric", "pytorch_lightning", "scvi")
 
 
 def is_installed() -> bool:
@@ -55,7 +60,7 @@ class SCVI(Baseline):
         kept = np.flatnonzero(depths > 0)
         cells = AnnData(counts[kept].astype(np.float32), obs={"label": labels[kept].astype(str)})
         cells.obs["label"] = cells.obs["label"].astype("category")
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), tempfile.TemporaryDirectory() as work:
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as work:
             # They are about data loaders and devices, nothing that a reader could change.
             warnings.simplefilter("ignore")
             model = _train(cells, n_epochs, seed, work)
@@ -81,21 +86,45 @@ class SCVI(Baseline):
 
 
 def _train(cells: AnnData, n_epochs: int, seed: int, work: str) -> Any:
-    import scvi
+    with _seeded_and_quiet(seed):
+        import scvi
 
-    for name in ("lightning.fabric", "lightning.pytorch", "lightning_fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    scvi.settings.verbosity = logging.ERROR
-    scvi.settings.seed = seed
-    scvi.model.SCVI.setup_anndata(cells, batch_key="label")
-    model = scvi.model.SCVI(cells)
-    model.train(
-        max_epochs=n_epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=work,
-    )
+        scvi.model.SCVI.setup_anndata(cells, batch_key="label")
+        model = scvi.model.SCVI(cells)
+        model.train(
+            max_epochs=n_epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=work,
+        )
     return model
+
+
+@contextlib.contextmanager
+def _seeded_and_quiet(seed: int) -> Iterator[None]:
+    """Seed all that scvi-tools seeds and splits by, and silence it; all is the caller's again afterwards."""
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    numbers, numpy_numbers, cudnn = random.getstate(), np.random.get_state(), torch.backends.cudnn
+    choices = cudnn.deterministic, cudnn.benchmark
+    try:
+        with torch.random.fork_rng(devices=[]):
+            import scvi  # which seeds, too
+
+            settings = scvi.settings.seed, scvi.settings.verbosity
+            try:
+                for logger in loggers:
+                    logger.setLevel(logging.ERROR)
+                scvi.settings.seed, scvi.settings.verbosity = seed, logging.ERROR
+                yield
+            finally:
+                scvi.settings.seed, scvi.settings.verbosity = settings
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        random.setstate(numbers)
+        np.random.set_state(numpy_numbers)
+        cudnn.deterministic, cudnn.benchmark = choices
