@@ -121,11 +121,16 @@ def with_plain_text(frame: pd.DataFrame) -> pd.DataFrame:
         if isinstance(column.dtype, pd.CategoricalDtype):
             if isinstance(column.cat.categories.dtype, pd.StringDtype):
                 plain[name] = column.cat.rename_categories(list(_plain(column.cat.categories))).array
-        elif column.dtype == object and any(pd.api.types.is_list_like(value) for value in column):
+        elif column.dtype == object and _holds_lists(column):
             raise UserError(f"the column '{name}' holds several values for one row; it has to hold one")
         elif isinstance(column.dtype, pd.StringDtype):
             plain[name] = column.astype(object).where(column.notna(), None).array
     return plain
+
+
+def _holds_lists(column: pd.Series) -> bool:
+    is_text = pd.api.types.infer_dtype(column, skipna=True) == "string"
+    return not is_text and any(pd.api.types.is_list_like(value) for value in column)
 
 
 def _plain(index: pd.Index) -> pd.Index:
