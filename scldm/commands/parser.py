@@ -46,7 +46,8 @@ def parse(kind: type[Any], arguments: Sequence[str], *, prog: str, default: Any 
         For an option that does not exist, a value that it cannot take, or something that is missing.
     """
     captured = io.StringIO()
-    arguments = _merged(_without_idle_flags(arguments, _flags(kind, default)), _hints(kind))
+    hints = {prefix + word: hint for prefix, word, hint, _ in _fields(kind, default)}
+    arguments = _merged(_without_idle_flags(arguments, _flags(kind, default)), hints)
     try:
         with contextlib.redirect_stderr(captured):
             return _tyro(kind, arguments, prog, default)
@@ -79,35 +80,28 @@ def _room_for_help() -> Iterator[None]:
         os.environ["COLUMNS"] = said
 
 
-def _hints(kind: type[Any], prefix: str = "--") -> dict[str, Any]:
-    """Types of all options by name, those of the sections of a configuration included."""
-    found: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
-        named = {getattr(extra, "name", None) for extra in getattr(hint, "__metadata__", ())}
-        bare = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
-        option = prefix + name.replace("_", "-")
-        if dataclasses.is_dataclass(bare) and isinstance(bare, type):
-            found |= _hints(bare, prefix if "" in named else f"{option}.")
-        else:
-            found[option] = bare
-    return found
-
-
-def _flags(kind: type[Any], default: Any, prefix: str = "--") -> dict[str, tuple[str, bool, bool]]:
-    """Name every flag and its opposite: what it sets, to what, and what that is if neither is given."""
-    found: dict[str, tuple[str, bool, bool]] = {}
+def _fields(kind: type[Any], default: Any, prefix: str = "--") -> Iterator[tuple[str, str, Any, Any]]:
+    """Yield prefix, name, type and preset value of every option, those of the sections of a configuration included."""
     preset = {field.name: field.default for field in dataclasses.fields(kind)}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         named = {getattr(extra, "name", None) for extra in getattr(hint, "__metadata__", ())}
         bare = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
         value = preset.get(name) if default is None else getattr(default, name)
-        bare_name = name.replace("_", "-")
+        word = name.replace("_", "-")
         if dataclasses.is_dataclass(bare) and isinstance(bare, type):
             inner = value if isinstance(value, bare) else None
-            found |= _flags(bare, inner, prefix if "" in named else f"{prefix}{bare_name}.")
-        elif bare is bool and isinstance(value, bool):
-            option = prefix + bare_name
-            found |= {option: (option, True, value), f"{prefix}no-{bare_name}": (option, False, value)}
+            yield from _fields(bare, inner, prefix if "" in named else f"{prefix}{word}.")
+        else:
+            yield prefix, word, bare, value
+
+
+def _flags(kind: type[Any], default: Any) -> dict[str, tuple[str, bool, bool]]:
+    """Name every flag and its opposite: what it sets, to what, and what that is if neither is given."""
+    found: dict[str, tuple[str, bool, bool]] = {}
+    for prefix, word, hint, value in _fields(kind, default):
+        if hint is bool and isinstance(value, bool):
+            option = prefix + word
+            found |= {option: (option, True, value), f"{prefix}no-{word}": (option, False, value)}
     return found
 
 

@@ -86,9 +86,7 @@ class SCVI(Baseline):
 
 
 def _train(cells: AnnData, n_epochs: int, seed: int, work: str) -> Any:
-    with _seeded_and_quiet(seed):
-        import scvi
-
+    with _seeded_and_quiet(seed) as scvi:
         scvi.model.SCVI.setup_anndata(cells, batch_key="label")
         model = scvi.model.SCVI(cells)
         model.train(
@@ -104,8 +102,8 @@ def _train(cells: AnnData, n_epochs: int, seed: int, work: str) -> Any:
 
 
 @contextlib.contextmanager
-def _seeded_and_quiet(seed: int) -> Iterator[None]:
-    """Seed all that scvi-tools seeds and splits by, and silence it; all is the caller's again afterwards."""
+def _seeded_and_quiet(seed: int) -> Iterator[Any]:
+    """Import scvi-tools, seed all that it seeds and splits by, and silence it; all is the caller's again afterwards."""
     loggers = [logging.getLogger(name) for name in TALKATIVE]
     levels = [logger.level for logger in loggers]
     numbers, numpy_numbers, cudnn = random.getstate(), np.random.get_state(), torch.backends.cudnn
@@ -119,7 +117,7 @@ def _seeded_and_quiet(seed: int) -> Iterator[None]:
                 for logger in loggers:
                     logger.setLevel(logging.ERROR)
                 scvi.settings.seed, scvi.settings.verbosity = seed, logging.ERROR
-                yield
+                yield scvi
             finally:
                 scvi.settings.seed, scvi.settings.verbosity = settings
     finally:
