@@ -26,6 +26,7 @@ from scldm import ScLDM
 from scldm.data import open_source
 from scldm.evaluation.cells import Cells, read_cells
 from scldm.evaluation.draws import split, stratified_choice
+from scldm.evaluation.labels import joint_labels
 from scldm.evaluation.metrics.frechet import frechet_distance
 from scldm.evaluation.metrics.transport import wasserstein2
 from scldm.evaluation.spaces import FeatureSpace
@@ -82,8 +83,8 @@ def rows_of(run: Path, n_cells: int, n_splits: int, guidance: float, fit_anew: b
     random = np.random.default_rng(1)
     values = []
     for _ in range(n_splits):
-        _, half = split(real.labels, 2, random)
-        taken = stratified_choice(labels, len(half), random)
+        _, half = split(joint_labels(real.labels), 2, random)
+        taken = stratified_choice(joint_labels(labels), len(half), random)
         values.append(
             [(wasserstein2(x[taken], reference[half]), frechet_distance(x[taken], reference[half])) for x in generated]
         )

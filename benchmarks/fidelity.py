@@ -28,7 +28,16 @@ from scldm.evaluation import EvaluationReport
 from scldm.evaluation.baselines.scvi import is_installed
 from scldm.evaluation.table import markdown_table, metric_table
 
-SYSTEMS = ("ceiling", "scldm", "autoencoder", "memoriser", "independent_nb", "pca_gaussian", "scvi")
+SYSTEMS = (
+    "ceiling",
+    "scldm",
+    "autoencoder",
+    "autoencoder_of_training",
+    "memoriser",
+    "independent_nb",
+    "pca_gaussian",
+    "scvi",
+)
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "guided by 2": model.sample(conditions=asked, guidance=2.0, seed=arguments.seed),
         "nothing asked": model.sample(real.n_obs, seed=arguments.seed),
     }
-    report = evaluate(
-        real, made, train=train, conditions=arguments.attributes, seed=arguments.seed, n_splits=5, n_resamples=20
-    )
+    report = evaluate(real, made, train=train, conditions=arguments.attributes, seed=arguments.seed)
     values = {m: {system: report.value(m, system) for system in SYSTEMS} for m in METRICS}
     agreement = {}
     for label in set(LABELS) & set(arguments.attributes):

@@ -237,7 +237,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "evaluate cells.h5ad cells.h5ad --model truncated_vae --output new": ("'truncated_vae/vae.safetensors'",),
     "evaluate cells.h5ad cells.h5ad --profile paper --output new": ("--profile is 'paper'", "'published'"),
     "evaluate cells.h5ad cells.h5ad --embedding tsne --output new": ("--embedding is 'tsne'", "'umap'"),
-    "evaluate cells.h5ad cells.h5ad --model model --profile published --output new": ("'published'", "nor n_splits"),
+    "evaluate cells.h5ad cells.h5ad --model model --profile published --output new": ("'published'", "takes no model"),
     # ---- benchmark: whatever can be known before the training is
     "benchmark --output new": ("scldm benchmark", "DATA"),
     "benchmark cells.h5ad": ("scldm benchmark", "--output"),

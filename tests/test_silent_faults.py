@@ -346,7 +346,7 @@ def test_nothing_that_is_the_callers_changes(tmp_path):
         "save": lambda: model.save(tmp_path / "model", overwrite=True),
         "load": lambda: ScLDM.load(tmp_path / "model", device="cpu"),
         "encode": lambda: model.get_latent_representation(adata),
-        "evaluate": lambda: evaluate(adata, adata, conditions=["cell_type"], n_resamples=20, max_cells=40),
+        "evaluate": lambda: evaluate(adata, adata, conditions=["cell_type"], n_permutations=39, max_cells=40),
     }
     for act in actions.values():
         act()  # what is imported on the way may draw numbers

@@ -45,6 +45,7 @@ class Demo:
 
     def run(self) -> None:
         """Train on 70 % of the embedded cells, generate as many again, and judge them by the rest."""
+        from scldm.benchmark import repeated
         from scldm.data.demo import load_demo
         from scldm.data.split import split_cells
         from scldm.data.writing import write_h5ad
@@ -75,8 +76,9 @@ class Demo:
             f"trained in {time.perf_counter() - started:.0f} s: autoencoder {summary.vae['cells']:,} cells, "
             f"prior {summary.prior['cells']:,} cells"
         )
-        # Attributes of the training cells, each once: the generator is given nothing of the held-out ones.
-        generated = model.sample(conditions=train.obs[conditions], seed=self.seed)
+        # Attributes as frequent as in the held-out cells: what is judged is how cells with them look.
+        asked = repeated(held_out.obs[conditions], train.n_obs, self.seed)
+        generated = model.sample(conditions=asked, seed=self.seed)
         report = evaluate(held_out, generated, train=train, conditions=conditions, seed=self.seed)
 
         with atomic_directory(self.output, overwrite=True, is_ours=is_ours) as partial:

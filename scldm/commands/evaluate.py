@@ -37,9 +37,15 @@ class Evaluate:
     embedding: Literal["umap", "pca"] = "umap"
     """Picture of the cells in report.html; pca takes no time."""
     seed: int = 0
-    """Seed of the split and the subsampling."""
+    """Seed of everything that is drawn."""
     max_cells: int = 5000
     """Most cells per side."""
+    group_by: str | None = None
+    """Obs column of groups of real cells, such as donors: the ceiling is then cells of other groups."""
+    halvings: int = 20
+    """Halvings of the real cells to average over."""
+    permutations: int = 99
+    """Permutations that say what real cells would score, at least 39."""
     overwrite: bool = False
     """Replace earlier results."""
 
@@ -62,6 +68,9 @@ class Evaluate:
             profile=self.profile,
             seed=self.seed,
             max_cells=self.max_cells,
+            n_halvings=self.halvings,
+            n_permutations=self.permutations,
+            group_by=self.group_by,
         )
         with atomic_directory(self.output, overwrite=True, is_ours=holds_only(RESULT_FILES)) as partial:
             write_results(report, partial, self.embedding)

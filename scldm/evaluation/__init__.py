@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 from scldm.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from scldm.evaluation.bootstrap import Estimate
+    from scldm.evaluation.compare import Comparison
     from scldm.evaluation.findings import Finding
     from scldm.evaluation.labels import LabelFidelity
     from scldm.evaluation.material import GeneOverlap
     from scldm.evaluation.metrics import METRICS, Limit, Metric, metric
     from scldm.evaluation.page.write import write_page
     from scldm.evaluation.plots.overview import draw_overview
-    from scldm.evaluation.records import MetricInfo, Record, Row
+    from scldm.evaluation.records import MetricInfo, Multiplicity, Record, Row
     from scldm.evaluation.report import EvaluationReport
     from scldm.evaluation.run import evaluate
     from scldm.evaluation.systems import System, Systems
 
 __all__ = [
     "METRICS",
-    "Estimate",
+    "Comparison",
     "EvaluationReport",
     "Finding",
     "GeneOverlap",
@@ -29,6 +29,7 @@ __all__ = [
     "Limit",
     "Metric",
     "MetricInfo",
+    "Multiplicity",
     "Record",
     "Row",
     "System",
@@ -40,14 +41,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "bootstrap": ["Estimate"],
+    "compare": ["Comparison"],
     "findings": ["Finding"],
     "labels": ["LabelFidelity"],
     "metrics": ["METRICS", "Limit", "Metric", "metric"],
     "page.write": ["write_page"],
     "plots.overview": ["draw_overview"],
     "material": ["GeneOverlap"],
-    "records": ["MetricInfo", "Record", "Row"],
+    "records": ["MetricInfo", "Multiplicity", "Record", "Row"],
     "report": ["EvaluationReport"],
     "run": ["evaluate"],
     "systems": ["System", "Systems"],

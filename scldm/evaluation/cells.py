@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from jaxtyping import Float, Int
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 
 from scldm.data.counts import find_counts, read_counts
 from scldm.data.genes import without_versions
@@ -56,6 +56,13 @@ class Cells:
     def take(self, cells: Int[np.ndarray, " chosen"]) -> Cells:
         """Select cells by position."""
         return Cells(self.counts[cells], self.genes, self.labels.iloc[cells].reset_index(drop=True))
+
+    def and_then(self, other: Cells) -> Cells:
+        """Put other cells, with the same genes, behind these; columns of labels that one of them lacks are left out."""
+        columns = [column for column in self.labels if column in other.labels]
+        labels = pd.concat([self.labels[columns], other.labels[columns]], ignore_index=True)
+        counts = csr_matrix(vstack([self.counts, other.counts]))
+        return Cells(counts, self.genes, labels.astype(object).where(labels.notna(), None))
 
     def with_genes(self, genes: pd.Index) -> Cells:
         """Select genes by name, in the given order; raises ``ValueError`` if one of them does not exist."""

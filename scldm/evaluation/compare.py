@@ -1,26 +1,31 @@
-"""What is compared with what: the two sides of a comparison, and the splits of the held-out cells."""
+"""What is compared with what: cells placed in spaces, and the cells of both sides in many draws of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.draws import split, stratified_choice
+from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, frequent_labels
 from scldm.evaluation.spaces import Space
-from scldm.evaluation.systems import CEILING
 from scldm.seeds import numpy_rng
 
-__all__ = ["N_CORRELATED_GENES", "Comparison", "Fitted", "Side", "Split", "take_split", "take_splits"]
+__all__ = ["N_CORRELATED_GENES", "Comparison", "Fitted", "Masks", "Rows", "Side"]
 
 # At a few hundred cells, correlations of rarer genes are mostly sampling noise: two halves of the same 1,160 real PBMCs
 # agree to .88 over the 200 most abundant genes and to .93 over these 50 (a baseline without correlations: .83 and .89).
 N_CORRELATED_GENES = 50
+
+#: A number for every draw of the cells.
+Rows = Float[np.ndarray, " rows"]
+#: Which cells are chosen in every draw.
+Masks = Bool[np.ndarray, "rows cells"]
 
 T = TypeVar("T")
 
@@ -29,7 +34,7 @@ T = TypeVar("T")
 class _Keeper:
     """Something that keeps what was computed of it as long as it lives."""
 
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False, kw_only=True)
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False, init=False)
 
     def once(self, what: str, compute: Callable[[], T]) -> T:
         """Compute something when it is first asked for, and keep it."""
@@ -40,24 +45,22 @@ class _Keeper:
 
 @dataclass(frozen=True, eq=False)
 class Side(_Keeper):
-    """One side of a comparison: cells, their positions in every space, and their bootstrap weights.
-
-    A weight is how often a cell is in a bootstrap resample.
-    """
+    """Some cells and their positions in every space."""
 
     cells: Cells
     features: Mapping[str, Float[np.ndarray, "cells features"]]
-    weights: Float[np.ndarray, "resamples cells"]
+
+    def __len__(self) -> int:
+        return len(self.cells)
 
     def take(self, cells: Int[np.ndarray, " chosen"]) -> Side:
         """Select cells by position."""
-        features = {name: values[cells] for name, values in self.features.items()}
-        return Side(self.cells.take(cells), features, self.weights[:, cells])
+        return Side(self.cells.take(cells), {name: values[cells] for name, values in self.features.items()})
 
-    @property
-    def rows(self) -> Float[np.ndarray, "rows cells"]:
-        """Weights of the cells as they are (ones, in row 0), then of every resample."""
-        return np.vstack([np.ones(len(self.cells)), self.weights])
+    def and_then(self, other: Side) -> Side:
+        """Put the cells of another side behind these; columns of labels that one of them lacks are left out."""
+        features = {name: np.concatenate([values, other.features[name]]) for name, values in self.features.items()}
+        return Side(self.cells.and_then(other.cells), features)
 
     def labels(self, condition: str) -> np.ndarray | None:
         """Labels of the cells, None for a missing one; None without the column."""
@@ -66,7 +69,7 @@ class Side(_Keeper):
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
+class Fitted(_Keeper):
     """What was fitted on training cells, once, and is the same for every system.
 
     Distances are measured in the spaces, of which the first is the primary one. The classifiers (pipelines of
@@ -87,54 +90,57 @@ class Fitted:
 
 @dataclass(frozen=True, eq=False)
 class Comparison(_Keeper):
-    """One system's cells beside the reference, over the same genes.
+    """Cells of a system beside as many real cells, drawn many times from one pool: a metric has a value for every draw.
 
-    For most metrics both sides have equally many cells and the reference is one half of the held-out cells. A metric
-    over *all* cells has all held-out cells on one side and all cells of the system on the other; the ceiling's are then
-    the held-out cells themselves. The release is all cells of the system, which is what an attacker would have (of very
-    many, a part); of the ceiling it is the half that is compared.
+    Attributes
+    ----------
+    fitted
+        What all comparisons share.
+    pool
+        All cells that are drawn from: those of the system and the held-out ones.
+    system, reference
+        Which of them are the system's, and which the reference, in every draw: equally many everywhere, and none on
+        both sides.
+    release
+        All cells of the system, which is what an attacker would have (of very many, a part); None where it is the
+        cells that are drawn, as for the ceiling.
+    held_out
+        All held-out cells.
+    seed
+        Of whatever a metric draws; see `rng`.
     """
 
     fitted: Fitted
-    reference: Side
-    system: Side
-    release: Side
-    split: int = 0
+    pool: Side
+    system: Masks
+    reference: Masks
+    held_out: Side
+    release: Side | None = None
+    seed: int = 0
 
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Give the random numbers for one purpose; the same ones in every comparison of an evaluation."""
+        return numpy_rng(self.seed, purpose)
 
-@dataclass(frozen=True, eq=False)
-class Split:
-    """One half of the held-out cells, and as many cells of every system; ``ceiling`` is the other half."""
+    def judged_labels(self, condition: str) -> list[str] | None:
+        """List the labels of which enough cells are expected on either side, in alphabetical order.
 
-    reference: Side
-    systems: Mapping[str, Side]
-    number: int = 0
+        By their shares of the fitting cells, and not by how many happen to be drawn: real cells would then not be
+        judged as the system is. None where a side has no labels of the condition.
+        """
+        fitting = self.fitted.fitting.labels(condition)
+        if fitting is None or self.pool.labels(condition) is None or self.held_out.labels(condition) is None:
+            return None
+        n_cells = int(self.reference[0].sum()) if self.n_rows else 0
+        least = max(math.ceil(MIN_CELLS_PER_LABEL * len(fitting) / max(n_cells, 1)), 1)
+        return frequent_labels(fitting, least)
 
+    @property
+    def n_rows(self) -> int:
+        """Number of draws."""
+        return len(self.system)
 
-def take_splits(held_out: Side, systems: Mapping[str, Side], n_cells: int, n_splits: int, seed: int) -> Iterator[Split]:
-    """Divide the held-out cells, one time after the other; without a ceiling they stay whole, once."""
-    if CEILING in systems:
-        yield from (take_split(held_out, systems, n_cells, number, seed) for number in range(n_splits))
-    else:
-        sides = {name: _take(side, n_cells, seed, name) for name, side in systems.items()}
-        yield Split(_take(held_out, n_cells, seed, "reference"), sides)
-
-
-def take_split(held_out: Side, systems: Mapping[str, Side], n_cells: int, number: int, seed: int) -> Split:
-    """Divide the held-out cells in halves, and take as many cells of every system, by label.
-
-    The system ``ceiling`` stands for the other half of the held-out cells. Every number gives another division.
-    """
-    ceiling, reference = (
-        held_out.take(part) for part in split(held_out.cells.labels, 2, numpy_rng(seed, f"split {number}"))
-    )
-    halves = {**systems, CEILING: ceiling} if CEILING in systems else systems
-    sides = {name: _take(side, n_cells, seed, f"{name} {number}") for name, side in halves.items()}
-    return Split(_take(reference, n_cells, seed, f"reference {number}"), sides, number)
-
-
-def _take(side: Side, n_cells: int, seed: int, purpose: str) -> Side:
-    """Draw as many cells of a side, by label."""
-    if len(side.cells) == n_cells:
-        return side
-    return side.take(stratified_choice(side.cells.labels, n_cells, numpy_rng(seed, purpose)))
+    @cached_property
+    def draws(self) -> list[tuple[Int[np.ndarray, " cells"], Int[np.ndarray, " cells"]]]:
+        """Positions of the system's cells and of the reference in every draw."""
+        return [(np.flatnonzero(s), np.flatnonzero(r)) for s, r in zip(self.system, self.reference, strict=True)]

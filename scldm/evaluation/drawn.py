@@ -24,7 +24,7 @@ def plain(text: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class DrawnCells:
-    """The cells of the first split, for figures; not part of the saved numbers.
+    """The cells of the first halving, for figures; not part of the saved numbers.
 
     The sides are ``reference`` and those of all systems by name, with equally many cells. By the label, a judged
     condition, cells are coloured and grouped; it is None without any.

@@ -3,38 +3,58 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Int
 
-__all__ = ["split", "stratified_choice"]
+__all__ = ["group_halves", "shuffled_within", "split", "stratified_choice"]
+
+Codes = Int[np.ndarray, " cells"]
 
 
-def split(labels: pd.DataFrame, n_parts: int, rng: np.random.Generator) -> list[Int[np.ndarray, " part"]]:
-    """Split cells into parts whose sizes differ by one at most, each with its share of every label.
+def split(codes: Codes, n_parts: int, rng: np.random.Generator) -> list[Int[np.ndarray, " part"]]:
+    """Split cells into parts whose sizes differ by one at most, each with its share of every code.
 
-    The first column of the labels stratifies, if there is any. Positions are increasing.
+    The code of a cell stands for its labels. Positions are increasing.
     """
-    order = _grouped_by_label(labels, rng)
+    order = _grouped_by_code(codes, rng)
     return [np.sort(order[part::n_parts]) for part in range(n_parts)]
 
 
-def stratified_choice(labels: pd.DataFrame, n_cells: int, rng: np.random.Generator) -> Int[np.ndarray, " chosen"]:
-    """Draw cells without replacement so that every label keeps its share, to within one cell; see `split`.
+def stratified_choice(codes: Codes, n_cells: int, rng: np.random.Generator) -> Int[np.ndarray, " chosen"]:
+    """Draw cells without replacement so that every code keeps its share, to within one cell; see `split`.
 
     All cells are taken if there are no more than that.
     """
-    if len(labels) <= n_cells:
-        return np.arange(len(labels))
-    order = _grouped_by_label(labels, rng)
+    if len(codes) <= n_cells:
+        return np.arange(len(codes))
+    order = _grouped_by_code(codes, rng)
     # every (cells / n_cells)-th cell of the ordered ones, from a random start
-    places = np.floor((np.arange(n_cells) + rng.random()) * (len(labels) / n_cells)).astype(np.int64)
-    return np.sort(order[np.minimum(places, len(labels) - 1)])
+    places = np.floor((np.arange(n_cells) + rng.random()) * (len(codes) / n_cells)).astype(np.int64)
+    return np.sort(order[np.minimum(places, len(codes) - 1)])
 
 
-def _grouped_by_label(labels: pd.DataFrame, rng: np.random.Generator) -> Int[np.ndarray, " cells"]:
-    """Order cells at random, then by the label of the first column."""
-    order = rng.permutation(len(labels))
-    if len(labels.columns):
-        stratum = pd.factorize(labels.iloc[:, 0], use_na_sentinel=False)[0]
-        order = order[np.argsort(stratum[order], kind="stable")]
-    return order
+def group_halves(groups: Codes, rng: np.random.Generator) -> tuple[Int[np.ndarray, " one"], Int[np.ndarray, " other"]]:
+    """Divide cells in two so that no group is on both sides, of about as many cells.
+
+    The groups come in a random order, and each goes where there are fewer cells.
+    """
+    sizes = np.bincount(groups)
+    in_first: np.ndarray = np.zeros(len(sizes), dtype=bool)
+    balance = 0
+    for group in rng.permutation(len(sizes)):
+        in_first[group] = balance < 0 or (balance == 0 and rng.random() < 0.5)
+        balance += int(sizes[group]) if in_first[group] else -int(sizes[group])
+    return np.flatnonzero(in_first[groups]), np.flatnonzero(~in_first[groups])
+
+
+def shuffled_within(codes: Codes, rng: np.random.Generator) -> Int[np.ndarray, " cells"]:
+    """Permute the positions of cells, each within its code."""
+    order = _grouped_by_code(codes, rng)
+    permuted = np.empty_like(order)
+    permuted[np.argsort(codes, kind="stable")] = order
+    return permuted
+
+
+def _grouped_by_code(codes: Codes, rng: np.random.Generator) -> Int[np.ndarray, " cells"]:
+    """Order cells at random, then by code."""
+    order = rng.permutation(len(codes))
+    return order[np.argsort(codes[order], kind="stable")]

@@ -10,13 +10,14 @@ from typing import Literal, get_args
 from scldm.evaluation.labels import COMBINATION, LabelFidelity
 from scldm.evaluation.metrics import METRICS, Limit
 from scldm.evaluation.metrics.registry import TOPICS, fold
-from scldm.evaluation.records import PRIMARY_SPACE, Record, Row
+from scldm.evaluation.null import LEVEL
+from scldm.evaluation.records import PRIMARY_SPACE, Multiplicity, Record, Row
 from scldm.evaluation.systems import CEILING, Systems
-from scldm.evaluation.verdict import beyond_chance, in_own_space, is_behind
+from scldm.evaluation.verdict import at_ceiling, in_own_space, is_behind
 
 __all__ = ["LEVELS", "Finding", "Level", "find"]
 
-Level = Literal["problem", "warning", "good"]
+Level = Literal["problem", "warning", "note", "good"]
 #: The order in which findings are read.
 LEVELS: tuple[Level, ...] = get_args(Level)
 
@@ -43,7 +44,8 @@ class Finding:
     Attributes
     ----------
     level
-        How bad it is.
+        How bad it is. A note says where cells are worse than real ones by less than a limit, or by no more than may
+        be chance with as many metrics.
     topic
         What it is about: ``memorisation``, ``modes``, ``distances``, ``labels``, ``correlations``, ``genes``,
         ``zeros``, ``depth``, ``baselines`` or ``cells``.
@@ -60,21 +62,29 @@ class Finding:
 
 
 def find(
-    rows: Sequence[Row], labels: Sequence[LabelFidelity], systems: Systems, n_cells: int | None = None
+    rows: Sequence[Row],
+    labels: Sequence[LabelFidelity],
+    systems: Systems,
+    multiplicity: Sequence[Multiplicity] = (),
+    n_cells: int | None = None,
 ) -> tuple[Finding, ...]:
     """Say for every generator what is wrong with it, and what is right.
 
-    A metric is held against a generator only where it is worse than the ceiling by more than a limit *and* by more
-    than chance explains, by both intervals. What could not be computed is passed over.
+    The rule is that of the table (see `scldm.evaluation.verdict.at_ceiling`). A metric is held against a generator
+    where that calls it worse than real cells, if it is worse by more than a limit *and* chance does not explain it with
+    as many metrics as are judged: its p-value is below 5 % divided by their number (Bonferroni's correction). Where it
+    might, but much is wrong, that is a warning; what else is worse is a note, and nothing good is said of its topic.
+    What could not be computed is passed over.
 
     With fewer than 100 compared cells on either side nothing good is said. Findings come generator by generator,
-    problems first, then warnings, then what is good.
+    problems first, then warnings, notes, and what is good.
     """
+    n_judged = {one.system: one.n_judged for one in multiplicity}
     found: list[Finding] = []
     for system in systems.generators:
         own = [
             *_trained_on_real(rows, system),
-            *_beyond_limits(rows, system),
+            *_beyond_limits(rows, system, max(n_judged.get(system, 1), 1)),
             *_judge_labels(labels, system),
             *_behind(rows, system, systems),
         ]
@@ -82,6 +92,7 @@ def find(
             own.append(_too_few(n_cells, system))
         else:
             own += _praise(rows, system, systems, own)
+        own += [_counted(one) for one in multiplicity if one.system == system and one.n_judged]
         found += sorted(own, key=lambda finding: LEVELS.index(finding.level))
     return tuple(found)
 
@@ -121,15 +132,50 @@ def _limited(rows: Sequence[Row], system: str) -> Iterator[tuple[Limit, Row, Rec
                 yield limit, row, own, ceiling
 
 
-def _beyond_limits(rows: Sequence[Row], system: str) -> list[Finding]:
-    found = []
+def _beyond_limits(rows: Sequence[Row], system: str, n_judged: int) -> list[Finding]:
+    """Say where a generator is worse than real cells, and by how much; several limits of a metric say it once."""
+    found: list[Finding] = []
+    small: dict[str, dict[str, str]] = {}
     for limit, row, own, ceiling in _limited(rows, system):
         loss = limit.loss.of(own.value, ceiling.value)
-        if loss > limit.loss.warning and beyond_chance(own, ceiling):
-            level: Level = "problem" if loss > limit.loss.problem else "warning"
+        if at_ceiling(row, system) is not False:
+            continue
+        by_chance = own.p_value is None or own.p_value * n_judged > LEVEL
+        grave = loss > limit.loss.problem
+        if grave or (loss > limit.loss.warning and not by_chance):
+            level: Level = "problem" if grave and not by_chance else "warning"
             sentence = limit.sentence.format(value=own.value, ceiling=ceiling.value, loss=loss, condition=row.condition)
             found.append(Finding(level, limit.topic, system, sentence))
+        elif limit.loss.of(own.value, ceiling.value) > limit.loss.of(ceiling.value, ceiling.value):
+            small.setdefault(limit.topic, {})[row.label] = f"{row.info.display_name} {own.value:.3g} ({_real(own)})"
+    criticised = {finding.topic for finding in found}
+    for topic, texts in small.items():
+        if topic not in criticised:
+            sentence = (
+                f"Slightly worse than real cells, or by chance: {_listed(list(texts.values()))}. Each metric says this "
+                f"of real cells in {LEVEL:.0%} of evaluations."
+            )
+            found.append(Finding("note", topic, system, sentence))
     return found
+
+
+def _real(record: Record) -> str:
+    """Say what real cells would score."""
+    low, high = record.real_range or (None, None)
+    if low is None:
+        return f"real cells: up to {high:.3g}"
+    return f"real cells: {low:.3g} or more" if high is None else f"real cells: {low:.3g} to {high:.3g}"
+
+
+def _counted(one: Multiplicity) -> Finding:
+    """Say how many metrics call a generator worse, and how many of them chance explains."""
+    count = (
+        f"{one.n_worse} of {one.n_judged} metrics call the cells worse than real ones; of real cells, up to "
+        f"{one.n_worse_of_real} do so in 19 of 20 evaluations."
+    )
+    if one.beyond_chance:
+        return Finding("note", "cells", one.system, count)
+    return Finding("good", "cells", one.system, f"As a whole, not told from real cells: {count}")
 
 
 def _judge_labels(labels: Sequence[LabelFidelity], system: str) -> list[Finding]:
@@ -161,11 +207,12 @@ def _missing(rows: Sequence[LabelFidelity], system: str) -> list[Finding]:
 
 
 def _gaps(rows: Sequence[LabelFidelity], system: str) -> list[Finding]:
-    """Name labels that are recognised much more or less often than in real cells."""
+    """Name labels that are recognised much more or less often than in real cells, and not by chance among as many."""
     gaps: list[tuple[float, str]] = []
     for row in rows:
         own, real = row.agreement.get(system), row.agreement.get("real")
-        if own is not None and real is not None and beyond_chance(own, real):
+        p_value = row.p_value(system)
+        if own is not None and real is not None and p_value is not None and p_value * len(rows) <= LEVEL:
             text = f"'{row.label}' {own.value:.0%} (real cells: {real.value:.0%})"
             gaps.append((abs(own.value - real.value), text))
     off = sorted((gap for gap in gaps if gap[0] > GAP_WARNING), reverse=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+import pandas as pd
+from jaxtyping import Bool, Float, Int
 
 from scldm.evaluation.records import Value
 
@@ -19,6 +20,7 @@ __all__ = [
     "LabelFidelity",
     "fit_classifier",
     "frequent_labels",
+    "joint_labels",
     "known_labels",
 ]
 
@@ -40,6 +42,17 @@ def frequent_labels(labels: np.ndarray, min_cells: int = MIN_CELLS_PER_LABEL) ->
     """List the labels that have enough cells, in alphabetical order."""
     names, counts = np.unique(labels[known_labels(labels)].astype(str), return_counts=True)
     return [str(name) for name in names[counts >= min_cells]]
+
+
+def joint_labels(labels: pd.DataFrame) -> Int[np.ndarray, " cells"]:
+    """Give the combinations of labels that occur a number each; a missing label is a label.
+
+    The columns of the labels are conditions; without any, all cells have the same code. Codes are 0 ..
+    combinations - 1, in the order of the sorted combinations.
+    """
+    if not len(labels.columns):
+        return np.zeros(len(labels), dtype=np.int64)
+    return labels.groupby(list(labels.columns), dropna=False, observed=True).ngroup().to_numpy(dtype=np.int64)
 
 
 def fit_classifier(features: Float[np.ndarray, "cells features"], labels: np.ndarray) -> Any:
@@ -93,6 +106,20 @@ class LabelFidelity:
     rare: bool
     agreement: dict[str, Value | None]
     depth_ratio: dict[str, float | None]
+
+    def p_value(self, system: str) -> float | None:
+        """Compute how often the agreement of real cells would differ as much from that of the held-out ones.
+
+        By Fisher's exact test of the two shares of recognised cells; None where one of them has no cells.
+        """
+        from scipy.stats import fisher_exact
+
+        own, real = self.agreement.get(system), self.agreement.get("real")
+        if own is None or real is None:
+            return None
+        shares = ((own.value, self.n_generated[system]), (real.value, self.n_real))
+        found = [(round(share * n), n) for share, n in shares]
+        return float(fisher_exact([[n_recognised, n - n_recognised] for n_recognised, n in found])[1])
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> LabelFidelity:

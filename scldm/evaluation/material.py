@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,15 +13,18 @@ from scldm.data.fingerprint import count_hashes, gene_weights
 from scldm.errors import UserError, nearest_names
 from scldm.evaluation.cells import Cells, has_layer, read_cells
 from scldm.evaluation.draws import split, stratified_choice
+from scldm.evaluation.labels import joint_labels
 from scldm.seeds import numpy_rng
 
-__all__ = ["MIN_CELLS", "MIN_CELLS_PER_GENE", "GeneOverlap", "Material", "gather"]
+__all__ = ["MIN_CELLS", "MIN_CELLS_PER_GENE", "MIN_GROUPS", "GeneOverlap", "Material", "gather", "read_groups"]
 
 MIN_CELLS = 10
 MIN_CELLS_PER_GENE = 3
 MAX_FITTING_CELLS = 20_000
 # Below this share of the expressed genes the reader is told that the others are not judged.
 MIN_JUDGED_GENES = 0.9
+# With fewer, hardly any two halvings differ.
+MIN_GROUPS = 6
 # No two cells have the same counts of so many genes by chance.
 MIN_GENES_TO_KNOW_A_CELL = 20
 
@@ -54,11 +57,14 @@ class Material:
 
     Spaces, classifiers and baselines are fitted on `fitting`: real cells that are not among the held-out ones unless
     the profile wants it so. They are the training cells at `fitting_rows`, if there are any. On either side of a
-    comparison there can be `n_cells`.
+    comparison there can be `n_cells`. Of the generators named in `paired`, every cell was made from the held-out cell
+    at the same position. With `groups`, the number of every held-out cell's group, halves keep groups whole.
     """
 
     held_out: Cells
     generated: dict[str, Cells]
+    paired: frozenset[str]
+    groups: np.ndarray | None
     train: Cells | None
     fitting: Cells
     fitting_rows: np.ndarray | None
@@ -77,6 +83,8 @@ def gather(
     halves: bool,
     seed: int,
     max_cells: int,
+    paired: Collection[str] = (),
+    group_by: str | None = None,
 ) -> Material:
     """Read and check the files, and choose the genes and the cells to fit on; see `evaluate`.
 
@@ -95,12 +103,17 @@ def gather(
         train_cells = read_cells(train, "the training cells", layer, conditions, optional=False)
         train_cells = train_cells.spelled_like(real_cells)
 
+    for name in paired:
+        _check_pairs(titles[name], judged[name], real_cells)
     held_out, fitting, rows = real_cells, real_cells, None
+    groups = None if group_by is None else read_groups(real, group_by)
     if halves and train_cells is None:
-        parts = split(real_cells.labels, 3, numpy_rng(seed, "split"))
-        held_out, fitting = real_cells.take(np.sort(np.concatenate(parts[:2]))), real_cells.take(parts[2])
+        kept, fitted_on = _two_thirds(real_cells, groups, numpy_rng(seed, "split"))
+        held_out, fitting = real_cells.take(kept), real_cells.take(fitted_on)
+        judged |= {name: judged[name].take(kept) for name in paired}
+        groups = None if groups is None else np.unique(groups[kept], return_inverse=True)[1]
     elif halves and train_cells is not None:
-        rows = stratified_choice(train_cells.labels, MAX_FITTING_CELLS, numpy_rng(seed, "fitting"))
+        rows = stratified_choice(joint_labels(train_cells.labels), MAX_FITTING_CELLS, numpy_rng(seed, "fitting"))
         fitting = train_cells.take(rows)
     files = {titles[name]: cells for name, cells in judged.items()}
     if train_cells is not None:
@@ -115,7 +128,7 @@ def gather(
         n_judged=len(genes),
     )
 
-    n_possible = min(max_cells, min(len(held_out) // 2, len(fitting)) if halves else len(held_out))
+    n_possible = min(max_cells, min(_least_half(held_out, groups), len(fitting)) if halves else len(held_out))
     n_cells, too_few = _n_compared(n_possible, files)
     notes = [*on_genes, *(_notes(judged, titles, fitting, train_cells) if halves else []), *too_few]
     if train_cells is not None:
@@ -127,6 +140,8 @@ def gather(
     return Material(
         held_out=held_out.with_genes(genes),
         generated={name: cells.with_genes(genes) for name, cells in judged.items()},
+        paired=frozenset(paired),
+        groups=groups,
         train=train_cells,
         fitting=fitting.with_genes(genes),
         fitting_rows=rows,
@@ -134,6 +149,47 @@ def gather(
         n_cells=n_cells,
         notes=tuple(notes),
     )
+
+
+def read_groups(real: AnnData, column: str) -> np.ndarray:
+    """Give every real cell the number of its group; raises ``UserError`` if it has none, or there are too few."""
+    if column not in real.obs:
+        raise UserError(f"The real cells have no obs column '{column}'; {nearest_names(column, real.obs.columns)}")
+    codes, names = pd.factorize(real.obs[column].to_numpy())
+    if (codes < 0).any():
+        raise UserError(f"{int((codes < 0).sum())} of the real cells have no '{column}'; every cell needs a group")
+    if len(names) < MIN_GROUPS:
+        raise UserError(
+            f"The real cells have {len(names)} groups of '{column}'; to halve them, at least {MIN_GROUPS} are needed"
+        )
+    return codes
+
+
+def _two_thirds(cells: Cells, groups: np.ndarray | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Divide cells into those to compare and a third to fit on, which has no group in common with the others."""
+    if groups is None:
+        parts = split(joint_labels(cells.labels), 3, rng)
+        return np.sort(np.concatenate(parts[:2])), parts[2]
+    sizes = np.bincount(groups)
+    order = rng.permutation(len(sizes))
+    to_fit = order[np.cumsum(sizes[order]) <= len(cells) / 3]
+    in_third = np.isin(groups, to_fit if len(to_fit) else order[:1])
+    return np.flatnonzero(~in_third), np.flatnonzero(in_third)
+
+
+def _least_half(held_out: Cells, groups: np.ndarray | None) -> int:
+    """Compute how many cells every half has: whole groups are uneven by the largest of them at most."""
+    uneven = 0 if groups is None else int(np.bincount(groups).max())
+    return (len(held_out) - uneven) // 2
+
+
+def _check_pairs(title: str, cells: Cells, real: Cells) -> None:
+    """Raise ``UserError`` unless there is one cell for every real cell, with the same labels."""
+    if len(cells) != len(real):
+        raise UserError(f"There are {len(cells)} of {title} for {len(real)} real cells; one was to be made from each")
+    for column in cells.labels:
+        if column in real.labels and not (cells.labels[column].to_numpy() == real.labels[column].to_numpy()).all():
+            raise UserError(f"{title} have other labels of '{column}' than the real cells that they were made from")
 
 
 def _check_layer(layer: str | None, files: Sequence[AnnData]) -> None:

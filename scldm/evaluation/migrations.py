@@ -13,7 +13,12 @@ from scldm.evaluation.systems import Systems
 
 __all__ = ["FORMAT_VERSION", "to_present_format"]
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+
+OLD_INTERVALS = (
+    "This report was made by an earlier version of scldm: its intervals come from {n_resamples} bootstrap resamples, "
+    "and it does not say what real cells would score."
+)
 
 
 def to_present_format(values: Any) -> Mapping[str, Any]:
@@ -29,11 +34,13 @@ def to_present_format(values: Any) -> Mapping[str, Any]:
             "This evaluation report has format 1, from an earlier version of scldm, whose metrics have no intervals; "
             "run evaluate again to make it anew"
         )
-    if version == 2:
-        return _from_2_to_3(values)
+    for older, newer in _STEPS.items():
+        if version == older:
+            values = newer(values)
+            version = values["format_version"]
     if version != FORMAT_VERSION:
         raise UserError(
-            f"This evaluation report has format {version}; this version of scldm reads 2 and {FORMAT_VERSION}"
+            f"This evaluation report has format {version}; this version of scldm reads 2 to {FORMAT_VERSION}"
         )
     return values
 
@@ -67,6 +74,19 @@ def _from_2_to_3(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _from_3_to_4(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the numbers and their bootstrap intervals: what real cells would score was not known then."""
+    kept = {name: value for name, value in values.items() if name not in ("n_splits", "n_resamples")}
+    return {
+        **kept,
+        "format_version": 4,
+        "n_halvings": values["n_splits"],
+        "n_permutations": 0,
+        "multiplicity": [],
+        "notes": [*values["notes"], OLD_INTERVALS.format(n_resamples=values["n_resamples"])],
+    }
+
+
 def _split_name(name: str, arguments: Iterable[str]) -> tuple[str, str | None]:
     """Find the space or condition that stands in brackets behind the name of a metric."""
     for argument in sorted(arguments, key=len, reverse=True):
@@ -79,3 +99,6 @@ def _display_name(name: str) -> str:
     """Give the name that a metric has today; words of its key for one that is no longer known."""
     known = {**METRICS, MMD2_PUBLISHED.info.name: MMD2_PUBLISHED}
     return known[name].info.display_name if name in known else in_words(name)
+
+
+_STEPS = {2: _from_2_to_3, 3: _from_3_to_4}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scldm.evaluation.baselines import BASELINES, joint_labels
-from scldm.evaluation.bootstrap import draw_weights
+from scldm.evaluation.baselines import BASELINES
 from scldm.evaluation.cells import Cells
 from scldm.evaluation.compare import Fitted, Side
-from scldm.evaluation.labels import fit_classifier
+from scldm.evaluation.labels import fit_classifier, joint_labels
 from scldm.evaluation.material import Material
 from scldm.evaluation.records import LATENT_SPACE, PRIMARY_SPACE
 from scldm.evaluation.spaces import FeatureSpace, LatentSpace, Space, VariableGeneSpace
@@ -29,7 +28,6 @@ def place_all(
     model: Any,
     halves: bool,
     seed: int,
-    n_resamples: int,
 ) -> tuple[Fitted, Side, dict[str, Side]]:
     """Place the held-out cells and every system in spaces that are fitted on other real cells; see `evaluate`.
 
@@ -51,16 +49,16 @@ def place_all(
     if cells.train is not None:
         everyone[MEMORISER] = cells.train
 
-    held_out = place(cells.held_out, spaces, "the held-out cells" if halves else "the real cells", seed, n_resamples)
+    held_out = place(cells.held_out, spaces)
     systems = {CEILING: held_out} if halves else {}
-    systems |= {name: place(own, spaces, name, seed, n_resamples) for name, own in everyone.items()}
+    systems |= {name: place(own, spaces) for name, own in everyone.items()}
     training = systems.get(MEMORISER)
     if not halves:
         fitting = held_out
     elif training is not None and cells.fitting_rows is not None:
         fitting = training.take(cells.fitting_rows)
     else:
-        fitting = place(cells.fitting, spaces, "the fitting cells", seed, n_resamples)
+        fitting = place(cells.fitting, spaces)
     return fit(spaces, fitting, training, conditions), held_out, systems
 
 
@@ -75,13 +73,9 @@ def fit_spaces(fitting: Cells, model: Any, seed: int) -> dict[str, Space]:
     return spaces
 
 
-def place(cells: Cells, spaces: Mapping[str, Space], purpose: str, seed: int, n_resamples: int) -> Side:
-    """Place all cells of a system in every space and draw their bootstrap weights, once for all metrics and splits.
-
-    The purpose says whose cells they are; systems are resampled independently.
-    """
-    weights = draw_weights(len(cells), numpy_rng(seed, f"weights of {purpose}"), n_resamples)
-    return Side(cells, {name: space.transform(cells) for name, space in spaces.items()}, weights)
+def place(cells: Cells, spaces: Mapping[str, Space]) -> Side:
+    """Place all cells of a system in every space, once for all metrics and draws."""
+    return Side(cells, {name: space.transform(cells) for name, space in spaces.items()})
 
 
 def fit(spaces: Mapping[str, Space], fitting: Side, training: Side | None, conditions: Sequence[str]) -> Fitted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "GROUPS",
@@ -13,6 +13,7 @@ __all__ = [
     "Direction",
     "Group",
     "MetricInfo",
+    "Multiplicity",
     "Record",
     "Row",
     "Value",
@@ -70,7 +71,7 @@ def in_words(name: str) -> str:
 
 @dataclass(frozen=True)
 class Value:
-    """A number and the ends of its bootstrap interval (95 %), which are None where it has none."""
+    """A number and the ends of its interval (95 %), which are None where it has none."""
 
     value: float
     low: float | None = None
@@ -87,12 +88,21 @@ class Record:
         Name of the metric.
     system
         Whose cells were measured.
-    value, low, high
-        The number and the ends of its bootstrap interval (95 %); the ends are None where there is no interval.
+    value
+        The number, a mean over halvings.
+    low, high
+        Ends of its interval (95 %) over which cells happened to be drawn; None where there is no interval.
     space
         The space in which a distance was measured; None for a metric that needs none.
     condition
         The obs column for which the metric was computed; None for a metric of all cells.
+    real_low, real_high
+        Between these real cells would score, in the place of the system, in 95 % of evaluations; None on a side where
+        nothing is bad, or where it is not known.
+    p_value
+        How often real cells would score as badly or worse; None for a system that is not judged.
+    halvings
+        The numbers of the single halvings, which are the same for every system.
     """
 
     metric: str
@@ -102,11 +112,52 @@ class Record:
     high: float | None = None
     space: str | None = None
     condition: str | None = None
+    real_low: float | None = None
+    real_high: float | None = None
+    p_value: float | None = None
+    halvings: tuple[float, ...] = ()
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The bootstrap interval (95 %); None where there is none."""
+        """The interval (95 %) of the value; None where there is none."""
         return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def real_range(self) -> tuple[float | None, float | None] | None:
+        """Between what real cells would score; None where that is not known."""
+        return None if self.real_low is None and self.real_high is None else (self.real_low, self.real_high)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+        """Rebuild it from ``dataclasses.asdict``."""
+        return cls(**{**values, "halvings": tuple(values.get("halvings", ()))})
+
+
+@dataclass(frozen=True)
+class Multiplicity:
+    """How many metrics call a system worse than real cells, and how many of them chance explains.
+
+    Attributes
+    ----------
+    system
+        The judged generator.
+    n_judged
+        Metrics that are held against it; each calls real cells worse in 5 % of evaluations.
+    n_worse
+        Those that call it worse.
+    n_worse_of_real
+        As many as that call real cells worse in 19 of 20 evaluations, at most: metrics depend on each other.
+    """
+
+    system: str
+    n_judged: int
+    n_worse: int
+    n_worse_of_real: int
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether more metrics call the system worse than chance explains."""
+        return self.n_worse > self.n_worse_of_real
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from scldm.evaluation.findings import Finding
 from scldm.evaluation.labels import LabelFidelity
 from scldm.evaluation.material import GeneOverlap
 from scldm.evaluation.migrations import FORMAT_VERSION, to_present_format
-from scldm.evaluation.records import PRIMARY_SPACE, MetricInfo, Record, Row, rows_of
+from scldm.evaluation.records import PRIMARY_SPACE, MetricInfo, Multiplicity, Record, Row, rows_of
 from scldm.evaluation.systems import Systems
 from scldm.evaluation.table import lay_out
 from scldm.files import write_text
 
 __all__ = ["EvaluationReport"]
 
-_PLAIN = ("profile", "n_cells", "n_splits", "n_resamples", "seed", "spaces")
+_PLAIN = ("profile", "n_cells", "n_halvings", "n_permutations", "seed", "spaces")
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,12 @@ class EvaluationReport:
         What the numbers say, in words.
     n_cells
         Cells on either side of every comparison.
-    n_splits
-        Random divisions of the held-out cells that values are averaged over.
-    n_resamples
-        Bootstrap resamples behind every interval.
+    multiplicity
+        For every judged generator, how many metrics call it worse than real, and how many of them chance explains.
+    n_halvings
+        Random divisions of the held-out cells that values are averaged over, at most.
+    n_permutations
+        Permutations behind what real cells would score, at most.
     spaces
         Where distances are measured: a description by name.
     genes
@@ -55,7 +57,7 @@ class EvaluationReport:
     conditions
         The judged obs columns.
     seed
-        Of the splits, the subsamples, the baselines and the bootstrap.
+        Of everything that was drawn.
     profile
         ``standard`` or ``published``.
     notes
@@ -69,9 +71,10 @@ class EvaluationReport:
     systems: Systems
     labels: tuple[LabelFidelity, ...]
     findings: tuple[Finding, ...]
+    multiplicity: tuple[Multiplicity, ...]
     n_cells: int
-    n_splits: int
-    n_resamples: int
+    n_halvings: int
+    n_permutations: int
     spaces: dict[str, str]
     genes: GeneOverlap
     conditions: tuple[str, ...]
@@ -121,7 +124,7 @@ class EvaluationReport:
     def interval(
         self, metric: str, system: str | None = None, *, space: str | None = None, condition: str | None = None
     ) -> tuple[float, float] | None:
-        """Look up the bootstrap interval (95 %) of one value; see `value`. None where there is none."""
+        """Look up the interval (95 %) of one value; see `value`. None where there is none."""
         found = self.record(metric, system, space=space, condition=condition)
         return None if found is None else found.interval
 
@@ -149,7 +152,7 @@ class EvaluationReport:
         result |= {name: list(getattr(self, name)) for name in ("conditions", "notes")}
         result["genes"] = asdict(self.genes)
         result["systems"] = [{"name": s.name, "kind": s.kind, "meaning": s.meaning} for s in self.systems]
-        for name in ("findings", "labels", "records"):
+        for name in ("findings", "labels", "multiplicity", "records"):
             result[name] = [asdict(one) for one in getattr(self, name)]
         result["metrics"] = [asdict(info) for info in self.metrics.values()]
         return result
@@ -172,11 +175,12 @@ class EvaluationReport:
     def _from_present_format(cls, values: Mapping[str, Any]) -> EvaluationReport:
         generators = [system["name"] for system in values["systems"] if system["kind"] == "generator"]
         return cls(
-            records=tuple(Record(**record) for record in values["records"]),
+            records=tuple(Record.from_dict(record) for record in values["records"]),
             metrics={info["name"]: MetricInfo(**info) for info in values["metrics"]},
             systems=Systems.of({system["name"]: system["meaning"] for system in values["systems"]}, generators),
             labels=tuple(LabelFidelity.from_dict(row) for row in values["labels"]),
             findings=tuple(Finding(**finding) for finding in values["findings"]),
+            multiplicity=tuple(Multiplicity(**one) for one in values["multiplicity"]),
             genes=GeneOverlap(**values["genes"]),
             conditions=tuple(values["conditions"]),
             notes=tuple(values["notes"]),

@@ -29,8 +29,8 @@ def config_file(tmp_path: Path, cells_file: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One split and few resamples: how good cells are is not what is tested here."""
-    quick = partial(evaluation.evaluate, n_splits=1, n_resamples=20)
+    """One halving and few permutations: how good cells are is not what is tested here."""
+    quick = partial(evaluation.evaluate, n_halvings=1, n_permutations=39)
     for module in (evaluation, benchmark):
         monkeypatch.setattr(module, "evaluate", quick)
 

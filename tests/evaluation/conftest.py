@@ -59,10 +59,10 @@ def train() -> ad.AnnData:
 @pytest.fixture(scope="session")
 def report(real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData) -> EvaluationReport:
     """One report for all tests that look at a report; every run of `evaluate` takes seconds."""
-    return evaluate(real, generated, train=train, conditions=["cell_type", "batch"], n_splits=3, n_resamples=40)
+    return evaluate(real, generated, train=train, conditions=["cell_type", "batch"], n_halvings=3, n_permutations=39)
 
 
 @pytest.fixture(scope="session")
 def plain(real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData) -> EvaluationReport:
     """A report without conditions, one split and few resamples, to compare others with."""
-    return evaluate(real, generated, train=train, n_splits=1, n_resamples=20)
+    return evaluate(real, generated, train=train, n_halvings=1, n_permutations=39)

@@ -3,8 +3,9 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.baselines import BASELINES, IndependentNegativeBinomial, PCAGaussian, joint_labels
+from scldm.evaluation.baselines import BASELINES, IndependentNegativeBinomial, PCAGaussian
 from scldm.evaluation.cells import log1p_cp10k
+from scldm.evaluation.labels import joint_labels
 
 
 def draw(rng: np.random.Generator, depth: np.ndarray, rates: np.ndarray, dispersion: float) -> csr_matrix:

@@ -12,12 +12,13 @@ from scldm.errors import UserError
 from scldm.evaluation import EvaluationReport
 from scldm.evaluation import evaluate as evaluate_fully
 from scldm.evaluation.cells import read_cells
-from scldm.evaluation.draws import split, stratified_choice
+from scldm.evaluation.draws import group_halves, shuffled_within, split, stratified_choice
+from scldm.evaluation.labels import joint_labels
 from scldm.evaluation.material import Material, gather
 
 
 def evaluate(*args, **kwargs) -> EvaluationReport:
-    return evaluate_fully(*args, **({"n_splits": 1, "n_resamples": 20} | kwargs))
+    return evaluate_fully(*args, **({"n_halvings": 1, "n_permutations": 39} | kwargs))
 
 
 def prepared(real, generated, train, **changes) -> Material:
@@ -232,8 +233,8 @@ def doubled_genes(adata: ad.AnnData) -> ad.AnnData:
         (lambda r, g, t: {"generated": g[:6].copy()}, "Only 6 cells"),
         (lambda r, g, t: {"seed": -1}, "seed is -1"),
         (lambda r, g, t: {"max_cells": 9}, "At most 9 cells"),
-        (lambda r, g, t: {"n_splits": 0}, "number of splits is 0"),
-        (lambda r, g, t: {"n_resamples": 5}, "resamples is 5; at least 20"),
+        (lambda r, g, t: {"n_halvings": 0}, "number of halvings is 0"),
+        (lambda r, g, t: {"n_permutations": 38}, "permutations is 38; with fewer than 39"),
         (lambda r, g, t: {"profile": "publishd"}, "no profile 'publishd'; did you mean 'published'"),
         (lambda r, g, t: {"generated": {}}, "no generated cells"),
         (lambda r, g, t: {"generated": {"ours": g, "memoriser": g}}, "cannot be called 'memoriser'"),
@@ -244,8 +245,11 @@ def doubled_genes(adata: ad.AnnData) -> ad.AnnData:
         (lambda r, g, t: {"baselines": {"generated": g}}, "called 'generated', which is the name of a generator"),
         (lambda r, g, t: {"baselines": {"pca_gaussian": g}}, "A baseline cannot be called 'pca_gaussian'"),
         (lambda r, g, t: {"baselines": {" ": g}}, "A baseline cannot be called"),
-        (lambda r, g, t: {"profile": "published", "n_splits": 2}, "neither a model nor n_splits"),
-        (lambda r, g, t: {"profile": "published", "model": object()}, "neither a model nor n_splits"),
+        (lambda r, g, t: {"profile": "published", "model": object()}, "one space: it takes no model"),
+        (lambda r, g, t: {"paired": ["ours"]}, "no generator 'ours' that could be paired"),
+        (lambda r, g, t: {"paired": ["generated"]}, "150 of the generated cells for 120 real cells"),
+        (lambda r, g, t: {"group_by": "donr"}, "no obs column 'donr'"),
+        (lambda r, g, t: {"group_by": "batch"}, "2 groups of 'batch'; to halve them, at least 6"),
     ],
 )
 def test_refusals(real, generated, train, change, message):
@@ -256,7 +260,7 @@ def test_refusals(real, generated, train, change, message):
 
 def test_split_is_disjoint_complete_and_stratified(real):
     labels = real.obs[["cell_type"]].astype(object).reset_index(drop=True)
-    parts = split(labels, 2, np.random.default_rng(0))
+    parts = split(joint_labels(labels), 2, np.random.default_rng(0))
     assert sorted(np.concatenate(parts)) == list(range(real.n_obs))
     shares = [labels["cell_type"].iloc[part].value_counts() for part in parts]
     assert (shares[0] - shares[1]).abs().max() <= 1
@@ -264,13 +268,34 @@ def test_split_is_disjoint_complete_and_stratified(real):
 
 def test_subsamples_keep_the_shares_of_labels_to_within_one_cell(real):
     labels = real.obs[["cell_type"]].astype(object).reset_index(drop=True)
-    chosen = stratified_choice(labels, 37, np.random.default_rng(0))
+    chosen = stratified_choice(joint_labels(labels), 37, np.random.default_rng(0))
     assert len(set(chosen)) == 37
     assert (np.diff(chosen) > 0).all()
     expected = labels["cell_type"].value_counts() * 37 / len(labels)
     assert (labels["cell_type"].iloc[chosen].value_counts() - expected).abs().max() <= 1
-    np.testing.assert_array_equal(stratified_choice(labels, 500, np.random.default_rng(0)), np.arange(len(labels)))
+    np.testing.assert_array_equal(
+        stratified_choice(joint_labels(labels), 500, np.random.default_rng(0)), np.arange(len(labels))
+    )
     # every cell has the same chance
     rng = np.random.default_rng(1)
-    often = np.bincount(np.concatenate([stratified_choice(labels, 30, rng) for _ in range(800)]), minlength=len(labels))
+    often = np.bincount(
+        np.concatenate([stratified_choice(joint_labels(labels), 30, rng) for _ in range(800)]), minlength=len(labels)
+    )
     assert abs(often / 800 - 0.25).max() < 0.08
+
+
+def test_halves_keep_groups_whole_and_are_uneven_by_one_group_at_most():
+    groups = np.repeat(np.arange(9), [1, 2, 3, 4, 5, 6, 7, 8, 30])
+    for seed in range(50):
+        one, other = group_halves(groups, np.random.default_rng(seed))
+        assert sorted(np.concatenate([one, other])) == list(range(len(groups)))
+        assert not set(groups[one]) & set(groups[other])
+        assert abs(len(one) - len(other)) <= 30
+
+
+def test_cells_are_shuffled_within_their_labels():
+    codes = np.array([0, 1, 0, 2, 1, 0, 2, 2] * 5)
+    permuted = shuffled_within(codes, np.random.default_rng(0))
+    assert sorted(permuted) == list(range(len(codes)))
+    np.testing.assert_array_equal(codes[permuted], codes)
+    assert (permuted != np.arange(len(codes))).any()

@@ -3,6 +3,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import anndata as ad
+import numpy as np
 import pytest
 
 from scldm.errors import UserError
@@ -17,16 +18,17 @@ from scldm.evaluation import (
     evaluate,
     write_page,
 )
-from scldm.evaluation.table import number
+from scldm.evaluation.table import metric_table, number
 
-FORMAT_2 = Path(__file__).parents[1] / "fixtures" / "metrics_format_2.json"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+FORMAT_2, FORMAT_3 = FIXTURES / "metrics_format_2.json", FIXTURES / "metrics_format_3.json"
 
 
 def test_the_json_file_round_trips_and_names_everything(report, tmp_path):
     path = tmp_path / "metrics.json"
     report.save(path)
     content = json.loads(path.read_text())
-    assert content["format_version"] == 3
+    assert content["format_version"] == 4
     assert content["profile"] == "standard"
     assert content["systems"][1] == {"name": "generated", "kind": "generator", "meaning": "the generated cells"}
     first = content["metrics"][0]
@@ -37,7 +39,12 @@ def test_the_json_file_round_trips_and_names_everything(report, tmp_path):
     assert (record["metric"], record["system"]) == ("wasserstein2", "generated")
     assert (record["space"], record["condition"]) == ("pca", None)
     assert record["value"] == report.value("wasserstein2")
-    assert (record["low"], record["high"]) == report.interval("wasserstein2")
+    assert (record["real_low"], record["real_high"]) == report.record("wasserstein2").real_range
+    assert record["real_low"] is None
+    assert 0 < record["p_value"] <= 1
+    assert len(record["halvings"]) == 3
+    assert np.mean(record["halvings"]) == pytest.approx(record["value"])
+    assert content["multiplicity"][0]["system"] == "generated"
     assert {row["condition"] for row in content["labels"]} >= {"cell_type"}
     assert EvaluationReport.load(path) == report
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
@@ -45,8 +52,8 @@ def test_the_json_file_round_trips_and_names_everything(report, tmp_path):
 
 def test_other_formats_are_refused_in_words(report):
     content = report.to_dict()
-    with pytest.raises(UserError, match="format 4; this version of scldm reads 2 and 3"):
-        EvaluationReport.from_dict(content | {"format_version": 4})
+    with pytest.raises(UserError, match="format 5; this version of scldm reads 2 to 4"):
+        EvaluationReport.from_dict(content | {"format_version": 5})
     with pytest.raises(UserError, match=r"format 1.*run evaluate again"):
         EvaluationReport.from_dict(content | {"format_version": 1})
     with pytest.raises(UserError, match="no format_version"):
@@ -55,11 +62,35 @@ def test_other_formats_are_refused_in_words(report):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [([], "no evaluation report"), (None, "no evaluation report"), ({"format_version": 3}, "damaged: KeyError")],
+    [
+        ([], "no evaluation report"),
+        (None, "no evaluation report"),
+        ({"format_version": 4}, "damaged: KeyError"),
+        ({"format_version": 3}, "damaged: KeyError"),
+    ],
 )
 def test_what_is_no_report_is_refused_in_words(content, message):
     with pytest.raises(UserError, match=message):
         EvaluationReport.from_dict(content)
+
+
+def test_a_report_of_format_3_has_the_numbers_that_it_had():
+    report, old = EvaluationReport.load(FORMAT_3), json.loads(FORMAT_3.read_text(encoding="utf-8"))
+    assert report.n_halvings == old["n_splits"]
+    assert report.n_permutations == 0
+    assert report.multiplicity == ()
+    assert report.notes[:-1] == tuple(old["notes"])
+    assert f"{old['n_resamples']} bootstrap resamples" in report.notes[-1]
+    assert [asdict(info) for info in report.metrics.values()] == old["metrics"]
+    assert [asdict(finding) for finding in report.findings] == old["findings"]
+    assert [asdict(label) for label in report.labels] == old["labels"]
+    for record, before in zip(report.records, old["records"], strict=True):
+        assert {name: getattr(record, name) for name in before} == before
+        assert record.real_range is None
+    value, (low, high) = report.value("wasserstein2"), report.interval("wasserstein2")
+    assert low < value < high
+    assert f"[{number(low)}, {number(high)}]" in metric_table({"old": report}, report.systems.names)
+    assert EvaluationReport.from_dict(report.to_dict()) == report
 
 
 def test_a_report_of_format_2_has_the_numbers_that_it_had():
@@ -133,18 +164,19 @@ def small(**changes) -> EvaluationReport:
     content = {
         "records": (
             Record("recall", "ceiling", 0.95, space="pca"),
-            Record("recall", "ours", 0.5, 0.4, 0.6, space="pca"),
+            Record("recall", "ours", 0.5, 0.4, 0.6, space="pca", real_low=0.7),
             Record("mmd2", "ceiling", -0.001, space="pca"),
             Record("depth_ratio", "ceiling", 1.0),
-            Record("depth_ratio", "ours", 12.345),
+            Record("depth_ratio", "ours", 12.345, real_low=0.9, real_high=20.0),
         ),
         "metrics": {info.name: info for info in infos},
         "systems": Systems.of({"ceiling": "real", "ours": "ours"}, ("ours",)),
         "labels": (),
         "findings": (Finding("problem", "modes", "ours", "Half of the cells are missing."),),
         "n_cells": 60,
-        "n_splits": 2,
-        "n_resamples": 20,
+        "multiplicity": (),
+        "n_halvings": 2,
+        "n_permutations": 39,
         "spaces": {"pca": "PCA"},
         "genes": GeneOverlap(60, 50, None, 50, 49),
         "conditions": (),
@@ -155,23 +187,25 @@ def small(**changes) -> EvaluationReport:
     return EvaluationReport(**(content | changes))
 
 
-def test_the_table_shows_values_intervals_findings_and_notes_by_group():
+def test_the_table_shows_values_what_real_cells_score_findings_and_notes_by_group():
     lines = small().table().split("\n")
-    assert lines[0].startswith("60 cells on either side, 2 splits, 49 genes, seed 3")
-    assert lines[2].split() == ["metric", "best", "ceiling", "ours"]
-    assert lines[4].split() == ["recall", "higher", "0.950", "0.500", "[0.400,", "0.600]"]
-    assert lines[5].split() == ["mmd2", "lower", "-0.0010", "-"]
-    assert lines[6] == ""
-    assert lines[7].split() == ["depth_ratio", "ceiling", "1.000", "12.35"]
-    assert lines[9:] == ["* PROBLEM (ours): Half of the cells are missing.", "", "* A note."]
+    assert lines[0].startswith("60 cells on either side, 2 halvings, 49 genes, seed 3")
+    assert lines[1] == "in brackets: what real cells would score in 95 % of cases; * worse than that"
+    assert lines[3].split() == ["metric", "best", "ceiling", "ours"]
+    assert lines[5].split() == ["recall", "higher", "0.950", "0.500", "*", "[0.700", "up]"]
+    assert lines[6].split() == ["mmd2", "lower", "-0.0010", "-"]
+    assert lines[7] == ""
+    assert lines[8].split() == ["depth_ratio", "ceiling", "1.000", "12.35", "[0.900", "-", "20.00]"]
+    assert lines[10:] == ["* PROBLEM (ours): Half of the cells are missing.", "", "* A note."]
 
 
 def test_the_table_of_a_real_evaluation_fits_a_wide_terminal(report):
     lines = report.table().split("\n")
     assert max(map(len, lines)) <= 160
     row = next(line for line in lines if line.startswith("wasserstein2 "))
-    low, high = report.interval("wasserstein2")
-    assert f"{number(report.value('wasserstein2'))} [{number(low)}, {number(high)}]" in row
+    high = report.record("wasserstein2").real_high
+    assert f"[to {number(high)}]" in row
+    assert number(report.value("wasserstein2")) in row
     assert row.split()[2] == number(report.value("wasserstein2", "ceiling"))
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
-from scldm.evaluation import METRICS, Estimate, EvaluationReport, Limit, metric, run, write_page
+from scldm.errors import UserError
+from scldm.evaluation import METRICS, EvaluationReport, Limit, metric, run, write_page
 from scldm.evaluation import evaluate as evaluate_fully
 from scldm.evaluation.cells import log1p_cp10k
-from scldm.evaluation.compare import take_split
 from scldm.evaluation.draws import split
 from scldm.evaluation.metrics import transport
 from scldm.evaluation.metrics.frechet import frechet_distance
@@ -19,20 +19,21 @@ from scldm.evaluation.metrics.kernels import PUBLISHED_BANDWIDTHS, mmd2
 from scldm.evaluation.metrics.registry import Loss
 from scldm.evaluation.metrics.transport import wasserstein2
 from scldm.evaluation.spaces import FeatureSpace
+from scldm.evaluation.verdict import at_ceiling
 from scldm.seeds import numpy_rng
 
 SYSTEMS = ["ceiling", "generated", "independent_nb", "pca_gaussian", "memoriser"]
 
 
 def evaluate(*args, **kwargs) -> EvaluationReport:
-    """Evaluate with one split and few resamples, which is enough for what most tests look at."""
-    return evaluate_fully(*args, **({"n_splits": 1, "n_resamples": 20} | kwargs))
+    """Evaluate with one halving and few permutations, which is enough for what most tests look at."""
+    return evaluate_fully(*args, **({"n_halvings": 1, "n_permutations": 39} | kwargs))
 
 
 def test_every_metric_has_a_value_for_every_system_at_equal_numbers(report):
     assert list(report.systems.names) == SYSTEMS
     assert report.generators == ("generated",)
-    assert (report.n_cells, report.n_splits, report.n_resamples) == (60, 3, 40)
+    assert (report.n_cells, report.n_halvings, report.n_permutations) == (60, 3, 39)
     assert list(report.spaces) == ["pca", "hvg"]
     found = {(row.info.name, row.space, row.condition) for row in report.rows}
     expected = set()
@@ -50,6 +51,7 @@ def test_every_metric_has_a_value_for_every_system_at_equal_numbers(report):
         "label_worst_gap",
         "marker_overlap",
         "marker_fold_change_correlation",
+        "marker_fold_change_slope",
         "depth_ks_within",
         "dispersion_trend",
         "zero_fraction_curve",
@@ -57,11 +59,16 @@ def test_every_metric_has_a_value_for_every_system_at_equal_numbers(report):
     }
     for row in report.rows:
         systems = list(row.values)
-        # held-out cells are not compared with themselves
-        assert systems == (SYSTEMS[1:] if row.info.name == "label_worst_gap" else SYSTEMS)
+        assert systems == SYSTEMS
         for record in row.values.values():
-            assert np.isfinite([record.value, record.low, record.high]).all()
-            assert record.low - 1e-9 <= record.value <= record.high + 1e-9
+            assert np.isfinite(record.value)
+            assert len(record.halvings) in (2, 3)
+            assert record.real_range is not None
+            assert (record.p_value is None) == (record.system != "generated")
+    judged = [row.values["generated"] for row in report.rows]
+    # what is worse than 95 % of real cells has a p-value of 5 % or less
+    called_worse = [at_ceiling(row, "generated") is False for row in report.rows]
+    assert called_worse == [one.p_value <= 0.05 for one in judged]
 
 
 def test_metrics_come_by_group_and_the_primary_space_first(report):
@@ -144,7 +151,7 @@ def test_cells_without_a_label_are_left_out_of_label_agreement(real, generated, 
 def registered():
     """Register a metric for one test."""
 
-    def register(name: str, compute: Callable[..., Estimate], **options: Any) -> None:
+    def register(name: str, compute: Callable[..., np.ndarray], **options: Any) -> None:
         what = {"group": "depth", "direction": "lower", "display_name": name, "description": "What it is."}
         metric(name, **(what | options))(compute)
         names.append(name)
@@ -157,19 +164,22 @@ def registered():
 
 def test_a_metric_is_added_by_one_decorated_function(real, generated, train, registered, tmp_path):
     def largest_count(comparison):
-        return Estimate(float(comparison.system.cells.counts.max()))
+        largest = comparison.pool.cells.counts.max(axis=1).toarray().ravel()
+        return np.array([largest[system].mean() for system, _ in comparison.draws])
 
     loss = Loss(lambda value, ceiling: abs(value - ceiling), warning=0.0, problem=1e9)
-    limit = Limit("depth", loss, "The largest count is {value:.0f}.")
+    limit = Limit("depth", loss, "The largest count is {value:.3f}.")
 
     registered("largest_count", largest_count, display_name="Largest <count>", limits=(limit,))
     with pytest.raises(ValueError, match="already a metric named 'largest_count'"):
         registered("largest_count", largest_count)
-    report = evaluate(real, generated, train=train)
+    doubled = generated.copy()
+    doubled.X = doubled.X * 2
+    report = evaluate(real, doubled, train=train)
     assert report.value("largest_count", "memoriser") <= train.X.max()
     assert report.interval("largest_count", "memoriser") is None
     found = [finding.sentence for finding in report.findings if finding.topic == "depth"]
-    assert f"The largest count is {report.value('largest_count'):.0f}." in found
+    assert f"The largest count is {report.value('largest_count'):.3f}." in found
     report.save(tmp_path / "metrics.json")
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert {
@@ -219,27 +229,77 @@ def test_given_baselines_are_compared_and_not_judged(real, generated, train, mak
     }
 
 
-def test_the_number_of_splits_follows_the_number_of_cells():
-    assert [run.default_splits(n) for n in (10, 2000, 2001, 5000, 5001, 50_000)] == [5, 5, 4, 2, 1, 1]
+def test_values_are_averages_over_halvings(real, generated, train, registered):
+    def first_depth(comparison):
+        return np.array([comparison.pool.cells.library_size[system[0]] for system, _ in comparison.draws])
 
-
-def test_values_are_averages_over_splits(real, generated, train, registered):
-    registered("first_depth", lambda comparison: Estimate(float(comparison.system.cells.library_size[0])))
-    report = evaluate(real, generated, train=train, n_splits=3)
-    unlabelled = pd.DataFrame(index=range(120))
-    ceilings = [split(unlabelled, 2, numpy_rng(0, f"split {i}"))[0] for i in range(3)]
+    registered("first_depth", first_depth)
+    report = evaluate(real, generated, train=train, n_halvings=3)
+    ceilings = [split(np.zeros(120, dtype=np.int64), 2, numpy_rng(0, f"halving {i}"))[0] for i in range(3)]
     first = real.X[[half.min() for half in ceilings]].sum(axis=1)
     assert report.value("first_depth", "ceiling") == pytest.approx(first.mean())
+    np.testing.assert_allclose(report.record("first_depth", "ceiling").halvings, np.ravel(first))
 
 
-def test_metrics_over_all_cells_take_all_of_them(real, generated, train, registered):
-    def n_pairs(comparison):
-        return Estimate(float(len(comparison.reference.cells) * 1000 + len(comparison.system.cells)))
+def test_a_metric_that_takes_long_is_averaged_over_fewer_halvings(real, generated, train, registered):
+    def n_rows(comparison):
+        seen.append(comparison.n_rows)
+        return np.zeros(comparison.n_rows)
 
-    registered("n_pairs", n_pairs, all_cells=True)
-    report = evaluate(real, generated, train=train, max_cells=20)
-    found = {system: report.value("n_pairs", system) for system in ("ceiling", "generated", "memoriser")}
-    assert found == {"ceiling": 120120, "generated": 120150, "memoriser": 120200}
+    seen: list[int] = []
+    registered("n_rows", n_rows, max_halvings=2, max_permutations=39)
+    report = evaluate(real, generated, train=train, n_halvings=4, n_permutations=60)
+    assert len(report.record("n_rows").halvings) == 2
+    # two halvings of every system, and in every permutation the system and the ceiling in both
+    assert sum(seen) == 2 * 5 + 39 * 2 * 2
+
+
+def test_every_metric_compares_equally_many_cells(real, generated, train, registered):
+    def n_each(comparison):
+        sizes = np.stack([comparison.system.sum(axis=1), comparison.reference.sum(axis=1)])
+        assert (sizes == 20).all()
+        assert not (comparison.system & comparison.reference).any()
+        return sizes[0].astype(np.float64)
+
+    registered("n_each", n_each)
+    assert evaluate(real, generated, train=train, max_cells=20).value("n_each", "memoriser") == 20
+
+
+def test_a_seed_reaches_every_random_choice(real, generated, train):
+    one, other = (evaluate(real, generated, train=train, conditions=["cell_type"], seed=s) for s in (0, 1))
+    same = {row.label for row, again in zip(one.rows, other.rows, strict=True) if row.values == again.values}
+    # but for shares of what all or none of the cells are
+    assert same <= {"exact_duplicates", "label_agreement[cell_type]", "label_worst_gap[cell_type]"}
+
+
+def test_cells_made_from_the_held_out_ones_are_compared_in_pairs(real, train, registered):
+    """A copy of every real cell is as real as it: in halves that are paired, and never beside itself."""
+    report = evaluate(real, {"copies": real.copy()}, train=train, conditions=["cell_type"], paired=["copies"])
+    for row in report.rows:
+        if row.info.name != "membership_auroc":
+            assert row.values["copies"].value == pytest.approx(row.values["ceiling"].value), row.label
+            assert row.values["copies"].p_value > 0.05, row.label
+    swapped = real[np.roll(np.arange(real.n_obs), 1)].copy()
+    with pytest.raises(UserError, match="other labels of 'cell_type' than the real cells that they were made from"):
+        evaluate(real, {"copies": swapped}, train=train, conditions=["cell_type"], paired=["copies"])
+
+
+def test_groups_stay_on_one_side_and_make_the_ceiling_what_other_groups_score(make_cells):
+    """Donors have a shift of their own: cells of other donors are farther away than cells of the same."""
+    rng = np.random.default_rng(0)
+    cells = make_cells(900, seed=4)
+    donors = np.repeat(np.arange(30), 30)
+    shift = rng.normal(1.0, 0.35, size=(30, cells.n_vars)).clip(0.2)
+    cells.X = csr_matrix(rng.poisson(cells.X.toarray() * shift[donors]).astype(np.float32))
+    cells.obs["donor"] = donors.astype(str)
+    train, real, other = (cells[np.isin(donors, part)].copy() for part in (range(10), range(10, 20), range(20, 30)))
+    together = evaluate(real, other, train=train, n_halvings=10)
+    apart = evaluate(real, other, train=train, n_halvings=10, group_by="donor")
+    assert apart.value("frechet_distance", "ceiling") > 1.2 * together.value("frechet_distance", "ceiling")
+    called_worse = [sum(at_ceiling(row, "generated") is False for row in report.rows) for report in (together, apart)]
+    assert called_worse[0] > 3 * called_worse[1]
+    assert apart.n_cells == (300 - 30) // 2
+    assert any("keep every 'donor' whole" in note for note in apart.notes)
 
 
 def test_the_latent_space_of_a_model_is_judged_too(real, generated, train, plain):
@@ -263,7 +323,7 @@ def test_the_published_profile_follows_the_recipe(real, generated, train):
         "frechet_distance",
         "nearest_neighbour_accuracy",
     ]
-    assert (report.n_cells, report.n_splits, report.profile) == (120, 1, "published")
+    assert (report.n_cells, report.n_halvings, report.n_permutations, report.profile) == (120, 1, 0, "published")
     assert report.notes[0].startswith("Profile 'published'")
     assert report.findings == report.labels == ()
     with_train = evaluate(real, generated, train=train, profile="published")
@@ -289,24 +349,17 @@ def test_the_published_metrics_by_hand(real, generated):
     assert report.value("mmd2_published") == pytest.approx(mmd2(x, y, PUBLISHED_BANDWIDTHS, unbiased=False))
 
 
-def test_halves_of_a_split_share_no_cell_and_weights_stay_with_their_cells(report):
+def test_halves_share_no_cell(report):
     sides = report.drawn.sides
     assert set(sides) == {"reference", *SYSTEMS}
-    assert all(len(side.cells) == 60 for side in sides.values())
+    assert all(len(side) == 60 for side in sides.values())
     reference, ceiling = ({tuple(row) for row in sides[name].features["pca"]} for name in ("reference", "ceiling"))
     assert len(reference | ceiling) == 120
-    held_out = sides["memoriser"]
-    again = [take_split(held_out, {"ceiling": held_out}, 30, number, seed=0) for number in range(2)]
-    positions = {tuple(row): i for i, row in enumerate(held_out.features["pca"])}
-    for one in again:
-        for side in (one.reference, one.systems["ceiling"]):
-            rows = [positions[tuple(row)] for row in side.features["pca"]]
-            np.testing.assert_array_equal(side.weights, held_out.weights[:, rows])
 
 
 def test_a_memorising_generator_is_caught(real, train):
     copies = train.copy()
-    report = evaluate(real, copies, train=train, conditions=["cell_type"], n_resamples=50)
+    report = evaluate(real, copies, train=train, conditions=["cell_type"], n_permutations=39)
     assert report.value("exact_duplicates") == 1.0
     assert report.value("nearest_training_ratio") == 0.0
     assert any(finding.level == "problem" and finding.topic == "memorisation" for finding in report.findings)
@@ -315,7 +368,7 @@ def test_a_memorising_generator_is_caught(real, train):
 def test_a_mode_dropping_generator_is_caught(make_cells, real, train):
     dropping = make_cells(300, seed=12)
     dropping = dropping[(dropping.obs["cell_type"] == "B").to_numpy()].copy()
-    report = evaluate(real, dropping, train=train, conditions=["cell_type"], n_resamples=50)
+    report = evaluate(real, dropping, train=train, conditions=["cell_type"], n_permutations=39)
     assert report.value("recall") < report.value("recall", "ceiling") - 0.2
     assert report.value("coverage") < report.value("coverage", "ceiling") - 0.2
     problems = {finding.topic for finding in report.findings if finding.level == "problem"}
@@ -325,7 +378,7 @@ def test_a_mode_dropping_generator_is_caught(make_cells, real, train):
 def test_beyond_the_limit_exact_transport_takes_a_part_and_sliced_transport_all(
     real, generated, train, plain, monkeypatch
 ):
-    assert transport.EXACT_TRANSPORT_CELLS == 5000
+    assert transport.EXACT_TRANSPORT_CELLS == 1000
     monkeypatch.setattr(transport, "EXACT_TRANSPORT_CELLS", 30)
     part = evaluate(real, generated, train=train)
     assert any(note.startswith("wasserstein2 is of 30 of the 60 cells") for note in part.notes)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.sparse import csr_matrix
 
-__all__ = ["Baseline", "joint_labels"]
+__all__ = ["Baseline"]
 
 # Cells generated at a time: a block is dense, cells x genes.
 BLOCK_CELLS = 256
@@ -25,7 +24,8 @@ class Baseline(ABC):
     Attributes
     ----------
     labels, depths
-        Joint label code (see `joint_labels`) and library size (UMI counts) of every training cell.
+        Joint label code (see `scldm.evaluation.labels.joint_labels`) and library size (UMI counts) of every training
+        cell.
     """
 
     description: ClassVar[str]
@@ -57,14 +57,3 @@ class Baseline(ABC):
     @abstractmethod
     def _counts(self, donors: Int[np.ndarray, " cells"], rng: np.random.Generator) -> np.ndarray:
         """Generate the counts of a few cells, cells x genes."""
-
-
-def joint_labels(labels: pd.DataFrame) -> Int[np.ndarray, " cells"]:
-    """Give the combinations of labels that occur a number each; a missing label is a label.
-
-    The columns of the labels are conditions; without any, all cells have the same code. Codes are 0 ..
-    combinations - 1, in the order of the sorted combinations.
-    """
-    if not len(labels.columns):
-        return np.zeros(len(labels), dtype=np.int64)
-    return labels.groupby(list(labels.columns), dropna=False, observed=True).ngroup().to_numpy(dtype=np.int64)

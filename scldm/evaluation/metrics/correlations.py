@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from scldm.evaluation.bootstrap import Estimate
-from scldm.evaluation.compare import N_CORRELATED_GENES, Comparison, Side
-from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS, frequent_labels
+from scldm.evaluation.compare import N_CORRELATED_GENES, Comparison, Masks, Rows
+from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS
 from scldm.evaluation.metrics.pearson import pair_correlations, pearson_rows
 from scldm.evaluation.metrics.registry import Limit, lost, metric
 
-__all__: list[str] = []
+__all__ = ["chosen_of"]
 
 # where two halves of the real cells agree less than this, a correlation is mostly sampling noise
 _LEAST_AGREEMENT = 0.5
@@ -24,6 +23,8 @@ _LEAST_AGREEMENT = 0.5
     display_name="Gene-gene correlation",
     description="Pearson correlation between the off-diagonal entries of both sides' gene-gene correlation matrices "
     f"(log1p CP10K, the {N_CORRELATED_GENES} genes with the highest mean in the fitting cells).",
+    values="-1 to 1",
+    degenerate="0 for genes that are independent of each other; a gene that never varies correlates with none.",
     limits=Limit(
         "correlations",
         lost(0.03, 0.15),
@@ -32,10 +33,10 @@ _LEAST_AGREEMENT = 0.5
         "agreement",
         least_ceiling=_LEAST_AGREEMENT,
     ),
+    max_permutations=39,
 )
-def _gene_gene_correlation(c: Comparison) -> Estimate | None:
-    genes = c.fitted.correlated_genes
-    return Estimate.of(pearson_rows(_pairs(c.system, genes), _pairs(c.reference, genes)))
+def _gene_gene_correlation(c: Comparison) -> Rows:
+    return pearson_rows(_pairs(c, c.system), _pairs(c, c.reference))
 
 
 @metric(
@@ -44,9 +45,11 @@ def _gene_gene_correlation(c: Comparison) -> Estimate | None:
     direction="higher",
     display_name="Gene-gene correlation within",
     description="As gene_gene_correlation, but within labels of the first condition: of deviations from the mean of "
-    f"the label, over labels with at least {MIN_CELLS_PER_LABEL} reference cells. Those of which the system has fewer "
-    f"than {MIN_SYSTEM_CELLS} cells are left out, and the correlation is multiplied by the share of reference cells "
-    "left.",
+    f"the label, over labels with at least {MIN_CELLS_PER_LABEL} expected cells. Those of which the system has "
+    f"fewer than {MIN_SYSTEM_CELLS} cells are left out, and the correlation is multiplied by the share of reference "
+    "cells left.",
+    values="-1 to 1",
+    degenerate="0 where every frequent label is missed; not computed without labels.",
     # the ceiling itself is noisy, so more may be lost before it is said
     limits=Limit(
         "correlations",
@@ -56,28 +59,34 @@ def _gene_gene_correlation(c: Comparison) -> Estimate | None:
         "within labels",
         least_ceiling=_LEAST_AGREEMENT,
     ),
+    max_permutations=39,
 )
-def _gene_gene_correlation_within(c: Comparison) -> Estimate | None:
-    conditions = c.reference.cells.labels.columns
+def _gene_gene_correlation_within(c: Comparison) -> Rows | None:
+    conditions = c.held_out.cells.labels.columns
     if not len(conditions):
         return None
-    system, reference = c.system.labels(conditions[0]), c.reference.labels(conditions[0])
-    if system is None or reference is None or not (judged := frequent_labels(reference)):
+    column, judged = c.pool.labels(conditions[0]), c.judged_labels(conditions[0])
+    if column is None or not judged:
         return None
-    labels = [label for label in judged if label in frequent_labels(system, MIN_SYSTEM_CELLS)]
-    if not labels:
-        return Estimate.of(np.zeros(1 + len(c.reference.weights)))
-    rows = []
-    for side, column in ((c.system, system), (c.reference, reference)):
-        groups = np.array([labels.index(label) if label in labels else -1 for label in column])
-        chosen = np.flatnonzero(groups >= 0)
-        rows.append(_pairs(side.take(chosen), c.fitted.correlated_genes, groups[chosen]))
-    left = np.isin(reference, labels).sum() / np.isin(reference, judged).sum()
-    return Estimate.of(left * pearson_rows(*rows))
+    groups = np.array([judged.index(label) if label in judged else -1 for label in column])
+    met = np.stack([chosen_of(groups == i, c.system) >= MIN_SYSTEM_CELLS for i in range(len(judged))], axis=1)
+    sizes = np.stack([chosen_of(groups == i, c.reference) for i in range(len(judged))], axis=1)
+    # a label that the system misses is left out of both sides, in the draws where it is missed
+    in_both = np.hstack([met, np.zeros((c.n_rows, 1), dtype=bool)])[:, groups]
+    system, reference = (_pairs(c, chosen & in_both, groups) for chosen in (c.system, c.reference))
+    left = (sizes * met).sum(axis=1) / np.maximum(sizes.sum(axis=1), 1)
+    return left * pearson_rows(system, reference)
+
+
+def chosen_of(some: Bool[np.ndarray, " cells"], chosen: Masks) -> Int[np.ndarray, " rows"]:
+    """Count the chosen cells among some."""
+    return chosen[:, some].sum(axis=1)
 
 
 def _pairs(
-    side: Side, genes: Int[np.ndarray, " chosen"], groups: Int[np.ndarray, " cells"] | None = None
+    c: Comparison, chosen: Masks, groups: Int[np.ndarray, " cells"] | None = None
 ) -> Float[np.ndarray, "rows pairs"]:
-    """Compute gene-gene correlations of a side, for the cells as they are and for every resample."""
-    return pair_correlations(side.cells.log1p_cp10k[:, genes].toarray(), side.rows, groups)
+    """Compute gene-gene correlations of the chosen cells, in every draw."""
+    genes = c.fitted.correlated_genes
+    values = c.pool.once("correlated genes", lambda: c.pool.cells.log1p_cp10k[:, genes].toarray())
+    return pair_correlations(values, chosen, groups)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from scldm.evaluation.bootstrap import Estimate, Rows, median_ratio
-from scldm.evaluation.compare import Comparison, Side
-from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS, frequent_labels
+from scldm.evaluation.compare import Comparison, Masks, Rows
+from scldm.evaluation.labels import MIN_CELLS_PER_LABEL, MIN_SYSTEM_CELLS
 from scldm.evaluation.metrics.registry import Limit, fold, metric, more
+from scldm.evaluation.metrics.rows import median_ratio
 
 __all__ = ["kolmogorov_smirnov"]
 
@@ -18,6 +18,8 @@ __all__ = ["kolmogorov_smirnov"]
     group="depth",
     direction="closest to ceiling",
     description="Median library size (UMI counts) divided by that of the reference.",
+    values="0 or more",
+    degenerate="1 for real cells; not computed where half of the cells have no counts.",
     limits=Limit(
         "depth",
         fold(1.10, 1.50),
@@ -25,9 +27,8 @@ __all__ = ["kolmogorov_smirnov"]
         "ratio of medians",
     ),
 )
-def _depth_ratio(c: Comparison) -> Estimate | None:
-    system, reference = (side.cells.library_size for side in (c.system, c.reference))
-    return median_ratio(system, reference, c.system.weights, c.reference.weights)
+def _depth_ratio(c: Comparison) -> Rows | None:
+    return median_ratio(c.pool.cells.library_size, c.system, c.reference)
 
 
 @metric(
@@ -37,6 +38,8 @@ def _depth_ratio(c: Comparison) -> Estimate | None:
     display_name="Depth KS",
     description="Kolmogorov-Smirnov statistic between library sizes: the largest difference of the two cumulative "
     "distributions.",
+    values="0 to 1",
+    degenerate="0 only for equal depths; real cells have a small positive value.",
     limits=Limit(
         "depth",
         more(0.10, 0.40),
@@ -44,8 +47,8 @@ def _depth_ratio(c: Comparison) -> Estimate | None:
         "Kolmogorov-Smirnov",
     ),
 )
-def _depth_ks(c: Comparison) -> Estimate | None:
-    return Estimate.of(_statistics(c.system, c.reference))
+def _depth_ks(c: Comparison) -> Rows:
+    return kolmogorov_smirnov(c.pool.cells.library_size, c.system, c.reference)
 
 
 @metric(
@@ -54,43 +57,35 @@ def _depth_ks(c: Comparison) -> Estimate | None:
     direction="lower",
     display_name="Depth KS within",
     description="Kolmogorov-Smirnov statistic between library sizes of cells with the same label, averaged over labels "
-    f"with at least {MIN_CELLS_PER_LABEL} reference cells, each weighted by the number of these; 1 for a label of "
-    f"which the system has fewer than {MIN_SYSTEM_CELLS} cells.",
+    f"with at least {MIN_CELLS_PER_LABEL} expected cells, each weighted by its cells in the reference; 1 for one "
+    f"of which the system has fewer than {MIN_SYSTEM_CELLS} cells.",
+    values="0 to 1",
+    degenerate="A missed label counts 1; not computed without a frequent label.",
     scope="condition",
 )
-def _depth_ks_within(c: Comparison, condition: str) -> Estimate | None:
-    columns = [side.labels(condition) for side in (c.system, c.reference)]
-    if columns[0] is None or columns[1] is None or not (labels := frequent_labels(columns[1])):
+def _depth_ks_within(c: Comparison, condition: str) -> Rows | None:
+    column, labels = c.pool.labels(condition), c.judged_labels(condition)
+    if column is None or not labels:
         return None
-    cells = [[np.flatnonzero(column == label) for column in columns] for label in labels]
-    each = [
-        _statistics(c.system.take(system), c.reference.take(reference))
-        if len(system) >= MIN_SYSTEM_CELLS
-        else np.ones(1 + len(c.reference.weights))
-        for system, reference in cells
-    ]
-    return Estimate.of(np.average(each, axis=0, weights=[len(reference) for _, reference in cells]))
+    depth, total, n_cells = c.pool.cells.library_size, np.zeros(c.n_rows), np.zeros(c.n_rows)
+    for label in labels:
+        cells = np.flatnonzero(column == label)
+        system, reference = c.system[:, cells], c.reference[:, cells]
+        statistic = kolmogorov_smirnov(depth[cells], system, reference)
+        n_reference = reference.sum(axis=1)
+        total += n_reference * np.where(system.sum(axis=1) >= MIN_SYSTEM_CELLS, statistic, 1.0)
+        n_cells += n_reference
+    return total / np.maximum(n_cells, 1)
 
 
-def _statistics(system: Side, reference: Side) -> Rows:
-    return kolmogorov_smirnov(system.cells.library_size, reference.cells.library_size, system.rows, reference.rows)
-
-
-def kolmogorov_smirnov(
-    system: Float[np.ndarray, " n"],
-    reference: Float[np.ndarray, " m"],
-    system_weights: Float[np.ndarray, "rows n"],
-    reference_weights: Float[np.ndarray, "rows m"],
-) -> Rows:
-    """Compute the largest difference between two cumulative distributions, for every row of weights.
+def kolmogorov_smirnov(values: Float[np.ndarray, " cells"], system: Masks, reference: Masks) -> Rows:
+    """Compute the largest difference between the cumulative distributions of the chosen cells, in every row.
 
     0 when they are equal, 1 when they do not overlap.
     """
-    values = np.concatenate([system, reference])
     order = np.argsort(values, kind="stable")
-    shares = [
-        w / np.maximum(w.sum(axis=1, keepdims=True, dtype=np.float64), 1.0) for w in (system_weights, reference_weights)
-    ]
-    gap = np.cumsum(np.concatenate([shares[0], -shares[1]], axis=1)[:, order], axis=1)
+    gap = np.zeros((len(system), len(values)))
+    for chosen, sign in ((system, 1.0), (reference, -1.0)):
+        gap += sign * np.cumsum(chosen[:, order], axis=1) / np.maximum(chosen.sum(axis=1, keepdims=True), 1)
     last_of_ties = np.append(np.diff(values[order]) > 0, True)
     return np.abs(gap[:, last_of_ties]).max(axis=1)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
 
-from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, X, Y
-from scldm.evaluation.compare import Comparison
+from scldm.evaluation.compare import Comparison, Masks, Rows
 from scldm.evaluation.metrics.nearest import blocks
 from scldm.evaluation.metrics.registry import Limit, metric, times
+from scldm.evaluation.metrics.rows import X, Y
 
-__all__ = ["frechet_distance", "frechet_estimate"]
+__all__ = ["frechet_distance"]
 
 _BLOCK_ROWS = 512
 
@@ -22,6 +21,8 @@ _BLOCK_ROWS = 512
     display_name="Fréchet distance",
     description="Squared Frechet distance between Gaussians with the means and covariances of both sides in the "
     "feature space.",
+    values="0 or more, in squared units of the space",
+    degenerate="Blind to all but means and covariances; real cells have a positive value that falls with their number.",
     scope="space",
     # of real cells it is finite-sample bias: the limits are factors of that
     limits=Limit(
@@ -32,9 +33,9 @@ _BLOCK_ROWS = 512
         order=-1,
     ),
 )
-def _frechet_distance(c: Comparison, space: str) -> Estimate:
-    system, reference = c.system.features[space], c.reference.features[space]
-    return frechet_estimate(system, reference, c.system.weights, c.reference.weights)
+def _frechet_distance(c: Comparison, space: str) -> Rows:
+    points = c.pool.features[space]
+    return _frechet(*_moments(points, c.system), *_moments(points, c.reference))
 
 
 def frechet_distance(x: X, y: Y) -> float:
@@ -43,36 +44,30 @@ def frechet_distance(x: X, y: Y) -> float:
     ``|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x^(1/2) S_y S_x^(1/2))^(1/2))``, as in the Frechet inception distance
     (Heusel et al., 2017).
     """
-    return float(_frechet(*_moments(x, np.ones((1, len(x)))), *_moments(y, np.ones((1, len(y)))))[0])
+    (x, every_x), (y, every_y) = ((points, np.ones((1, len(points)), dtype=bool)) for points in (x, y))
+    return float(_frechet(*_moments(x, every_x), *_moments(y, every_y))[0])
 
 
-def frechet_estimate(x: X, y: Y, weights_x: WeightsX, weights_y: WeightsY) -> Estimate:
-    """Estimate the squared Frechet distance; see `frechet_distance`."""
-    return Estimate(frechet_distance(x, y), _frechet(*_moments(x, weights_x), *_moments(y, weights_y)))
-
-
-def _moments(x: X, weights: WeightsX) -> tuple[np.ndarray, np.ndarray]:
-    """Compute means [resamples, features] and covariances [resamples, features, features] under every weighting."""
+def _moments(x: X, chosen: Masks) -> tuple[np.ndarray, np.ndarray]:
+    """Compute means [rows, features] and covariances [rows, features, features] of the chosen cells in every row."""
     n_features = x.shape[1]
     upper = np.triu_indices(n_features)
     origin = x.mean(axis=0)
-    first = np.zeros((len(weights), n_features))
-    second = np.zeros((len(weights), len(upper[0])))
+    first = np.zeros((len(chosen), n_features))
+    second = np.zeros((len(chosen), len(upper[0])))
     for rows in blocks(len(x), _BLOCK_ROWS):
-        centred, own = x[rows] - origin, weights[:, rows].astype(np.float64)
+        centred, own = x[rows] - origin, chosen[:, rows].astype(np.float64)
         first += own @ centred
         second += own @ (centred[:, upper[0]] * centred[:, upper[1]])
-    total = np.maximum(weights.sum(axis=1, dtype=np.float64), 2.0)[:, None]
+    total = np.maximum(chosen.sum(axis=1, dtype=np.float64), 2.0)[:, None]
     mean = first / total
-    covariance = np.zeros((len(weights), n_features, n_features))
+    covariance = np.zeros((len(chosen), n_features, n_features))
     covariance[:, upper[0], upper[1]] = (second - total * mean[:, upper[0]] * mean[:, upper[1]]) / (total - 1)
     covariance[:, upper[1], upper[0]] = covariance[:, upper[0], upper[1]]
     return mean + origin, covariance
 
 
-def _frechet(
-    mean_x: np.ndarray, covariance_x: np.ndarray, mean_y: np.ndarray, covariance_y: np.ndarray
-) -> Float[np.ndarray, " resamples"]:
+def _frechet(mean_x: np.ndarray, covariance_x: np.ndarray, mean_y: np.ndarray, covariance_y: np.ndarray) -> Rows:
     factor = _factor(covariance_x)
     # S_x = F F^T and F^T S_y F has the eigenvalues of S_x S_y; it is symmetric, where sqrtm drifts into complex numbers
     overlap = np.linalg.eigvalsh(factor.transpose(0, 2, 1) @ covariance_y @ factor)

@@ -10,13 +10,12 @@ import pandas as pd
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.bootstrap import Estimate, weighted_mean
-from scldm.evaluation.compare import Comparison, Fitted, Side
-from scldm.evaluation.labels import COMBINATION, MIN_CELLS_PER_LABEL, LabelFidelity, frequent_labels, known_labels
+from scldm.evaluation.compare import Comparison, Fitted, Masks, Rows, Side
+from scldm.evaluation.labels import COMBINATION, MIN_CELLS_PER_LABEL, LabelFidelity, known_labels
 from scldm.evaluation.metrics.registry import Limit, less, metric, more
 from scldm.evaluation.records import Value
 
-__all__ = ["agreement", "combined_labels", "label_fidelity", "recognised", "worst_gap"]
+__all__ = ["agreement", "combined_labels", "label_fidelity", "proportion_interval", "recognised", "worst_gap"]
 
 
 @metric(
@@ -26,8 +25,9 @@ __all__ = ["agreement", "combined_labels", "label_fidelity", "recognised", "wors
     description="Share of the system's cells that a logistic regression, trained on real cells in the primary space, "
     "recognises as what their label says, with labels as frequent as in held-out cells (over those that both have); "
     "more than the ceiling means labels that are told apart too easily.",
+    values="0 to 1",
+    degenerate="0 without a common label; as often right as by chance where labels cannot be recognised in real cells.",
     scope="condition",
-    all_cells=True,
     limits=(
         # more than real is a failure as well: types that do not overlap as the real ones do
         Limit(
@@ -45,8 +45,8 @@ __all__ = ["agreement", "combined_labels", "label_fidelity", "recognised", "wors
         ),
     ),
 )
-def _label_agreement(c: Comparison, condition: str) -> Estimate | None:
-    return agreement(c.fitted, c.reference, c.system, [condition])
+def _label_agreement(c: Comparison, condition: str) -> Rows | None:
+    return agreement(c, [condition])
 
 
 @metric(
@@ -55,11 +55,12 @@ def _label_agreement(c: Comparison, condition: str) -> Estimate | None:
     direction="closest to ceiling",
     description="Share of the system's cells of which all judged labels are recognised at once (with two or more "
     "conditions), with combinations of labels as frequent as in held-out cells.",
-    all_cells=True,
+    values="0 to 1",
+    degenerate="Not computed with a single condition.",
 )
-def _label_agreement_joint(c: Comparison) -> Estimate | None:
-    conditions = [str(column) for column in c.reference.cells.labels if column in c.fitted.classifiers]
-    return agreement(c.fitted, c.reference, c.system, conditions) if len(conditions) > 1 else None
+def _label_agreement_joint(c: Comparison) -> Rows | None:
+    conditions = [str(column) for column in c.held_out.cells.labels if column in c.fitted.classifiers]
+    return agreement(c, conditions) if len(conditions) > 1 else None
 
 
 @metric(
@@ -67,14 +68,43 @@ def _label_agreement_joint(c: Comparison) -> Estimate | None:
     group="labels",
     direction="lower",
     description="Largest absolute difference in label agreement between the system's and held-out real cells of one "
-    f"label, over labels with more than {MIN_CELLS_PER_LABEL} held-out cells and at least {MIN_CELLS_PER_LABEL} of the "
-    "system.",
+    f"label, over labels with at least {MIN_CELLS_PER_LABEL} expected cells and {MIN_CELLS_PER_LABEL // 2} in a "
+    "draw of the system.",
+    values="0 to 1",
+    degenerate="Not 0 for real cells: it is the largest of several differences. 0 where no label has enough cells.",
     scope="condition",
-    all_cells=True,
 )
-def _label_worst_gap(c: Comparison, condition: str) -> Estimate | None:
-    # held-out cells against themselves would be zero, which not even real cells can reach
-    return None if c.system is c.reference else worst_gap(c.fitted, c.reference, c.system, condition)
+def _label_worst_gap(c: Comparison, condition: str) -> Rows | None:
+    return worst_gap(c, condition)
+
+
+@metric(
+    "label_shares",
+    group="labels",
+    direction="lower",
+    description="Triangular discrimination between the shares of labels on both sides (of their combinations, with "
+    "several conditions): half the sum over labels of the squared difference of shares over their sum. A label that is "
+    "missed adds half its share. 0 where labels were asked for as they are in the held-out cells.",
+    values="0 to 1",
+    degenerate="0 where labels are asked for as they are in the held-out cells: then it says nothing of the generator.",
+    limits=Limit(
+        "labels",
+        more(0.01, 0.10),
+        "Labels are not as frequent as in real cells: their shares differ by {value:.2g} (real cells: {ceiling:.2g}; 1 "
+        "is no label in common).",
+    ),
+)
+def _label_shares(c: Comparison) -> Rows | None:
+    conditions = [str(column) for column in c.held_out.cells.labels]
+    labels = combined_labels(c.pool, conditions)
+    known = known_labels(labels)
+    if not conditions or not known.any():
+        return None
+    names = pd.Index(sorted(set(labels[known])))
+    own, real = (_per_label(labels, names, known.astype(np.float64), chosen) for chosen in (c.system, c.reference))
+    shares = [n / np.maximum(n.sum(axis=1, keepdims=True), 1.0) for n in (own, real)]
+    total = shares[0] + shares[1]
+    return 0.5 * ((shares[0] - shares[1]) ** 2 / np.where(total > 0, total, 1.0)).sum(axis=1)
 
 
 def recognised(
@@ -110,52 +140,57 @@ def combined_labels(side: Side, conditions: Sequence[str]) -> np.ndarray:
     return combined
 
 
-def agreement(fitted: Fitted, real: Side, system: Side, conditions: Sequence[str]) -> Estimate | None:
-    """Estimate how many cells are recognised as what their labels say, had every label the share that it has in truth.
+def agreement(c: Comparison, conditions: Sequence[str]) -> Rows | None:
+    """Compute how many cells are recognised as what their labels say, had every label the share that it has in truth.
 
     Labels differ in how easily they are recognised, so a system with other shares of them would score higher or lower
     for that alone. It is the mean over labels (with several columns: combinations of labels) that both sides have of
-    the share recognised, weighted by the number of held-out cells: 0 without such a label, None where `recognised`
-    finds nothing.
+    the share recognised, weighted by the number of reference cells: 0 without such a label, None where no cell of the
+    system has a label, or `recognised` finds nothing.
     """
-    found = recognised(fitted, system, conditions)
+    found = _recognised_of_pool(c, conditions)
     if found is None:
         return None
-    known, correct = found
-    own, expected = combined_labels(system, conditions)[known], combined_labels(real, conditions)
-    common = pd.Index(sorted(set(own) & set(expected[known_labels(expected)])))
-    if not len(common):
-        return Estimate(0.0, np.zeros(len(system.weights)))
-    n_real = _per_label(expected, common, np.ones(len(expected)), real.weights)
-    n_own = _per_label(own, common, np.ones(len(own)), system.weights[:, known])
-    n_correct = _per_label(own, common, correct, system.weights[:, known])
-    # a label that a resample of the system lacks does not count there
-    n_real[n_own == 0] = 0.0
-    total = n_real.sum(axis=1)
-    rates = (n_real * n_correct / np.maximum(n_own, 1.0)).sum(axis=1) / np.maximum(total, 1.0)
-    rates = np.where(total > 0, rates, rates[0])
-    return Estimate(float(rates[0]), rates[1:])
-
-
-def worst_gap(fitted: Fitted, real: Side, system: Side, condition: str) -> Estimate | None:
-    """Find the largest absolute difference in agreement between cells of one label and real ones.
-
-    It is over labels with more than 20 held-out cells and at least 20 cells of the system; None without such a label.
-    """
-    found, labels = [], []
-    for side in (real, system):
-        if (one := recognised(fitted, side, [condition])) is None:
-            return None
-        found.append(one)
-        labels.append(combined_labels(side, [condition])[one[0]])
-    enough = set(frequent_labels(labels[0], MIN_CELLS_PER_LABEL + 1)) & set(frequent_labels(labels[1]))
-    if not enough:
+    labels, correct, names = found
+    n_real = _per_label(labels, names, np.ones(len(labels)), c.reference)
+    n_own = _per_label(labels, names, np.ones(len(labels)), c.system)
+    n_correct = _per_label(labels, names, correct, c.system)
+    if not n_own.any():
         return None
-    common, rates = pd.Index(sorted(enough)), []
-    for side, own, (known, correct) in zip((real, system), labels, found, strict=True):
-        n_cells = _per_label(own, common, np.ones(len(own)), side.weights[:, known])
-        rates.append(_per_label(own, common, correct, side.weights[:, known]) / np.maximum(n_cells, 1.0))
-    return Estimate.of(np.abs(rates[0] - rates[1]).max(axis=1))
+    n_real[n_own == 0] = 0.0
+    return (n_real * n_correct / np.maximum(n_own, 1.0)).sum(axis=1) / np.maximum(n_real.sum(axis=1), 1.0)
+
+
+def worst_gap(c: Comparison, condition: str) -> Rows | None:
+    """Find the largest absolute difference in agreement between cells of one label and those of the reference.
+
+    It is over the judged labels (see `Comparison.judged_labels`) of which a draw has enough cells on both sides: 0
+    where there are none. None without a judged label.
+    """
+    found, judged = _recognised_of_pool(c, [condition]), c.judged_labels(condition)
+    if found is None or not judged:
+        return None
+    labels, correct, _ = found
+    names, rates, n_cells = pd.Index(judged), [], []
+    for chosen in (c.system, c.reference):
+        n_cells.append(_per_label(labels, names, np.ones(len(labels)), chosen))
+        rates.append(_per_label(labels, names, correct, chosen) / np.maximum(n_cells[-1], 1.0))
+    enough = np.minimum(*n_cells) >= MIN_CELLS_PER_LABEL // 2
+    return np.where(enough, np.abs(rates[0] - rates[1]), 0.0).max(axis=1)
+
+
+def _recognised_of_pool(c: Comparison, conditions: Sequence[str]) -> tuple[np.ndarray, np.ndarray, pd.Index] | None:
+    """Find labels and recognition of all cells of the pool, once: 1 if recognised, 0 if not or without a label."""
+
+    def find() -> tuple[np.ndarray, np.ndarray, pd.Index] | None:
+        found = recognised(c.fitted, c.pool, conditions)
+        if found is None:
+            return None
+        labels, correct = combined_labels(c.pool, conditions), np.zeros(len(c.pool))
+        correct[found[0]] = found[1]
+        return labels, correct, pd.Index(sorted(set(labels[found[0]])))
+
+    return c.pool.once(f"recognised, {list(conditions)}", find)
 
 
 def label_fidelity(
@@ -191,31 +226,40 @@ def _judge_group(
                 n_real=counts["real"][label],
                 n_generated={name: counts[name][label] for name in systems},
                 rare=counts["real"][label] < MIN_CELLS_PER_LABEL,
-                agreement={name: _agreement(sides[name], found[name], cells[name]) for name in sides},
+                agreement={name: _agreement(found[name], cells[name]) for name in sides},
                 depth_ratio={name: _median_ratio(depths[name], depths["real"]) for name in systems},
             )
         )
     return rows
 
 
-def _agreement(
-    side: Side, found: tuple[np.ndarray, np.ndarray] | None, cells: Int[np.ndarray, " chosen"]
-) -> Value | None:
+def _agreement(found: tuple[np.ndarray, np.ndarray] | None, cells: Int[np.ndarray, " chosen"]) -> Value | None:
     """Average over the cells with one label whether they are recognised."""
     if found is None or not len(cells):
         return None
     correct = found[1][np.searchsorted(found[0], cells)]
-    return weighted_mean(correct, side.weights[:, cells]).reported
+    n, rate = len(correct), float(correct.mean())
+    low, high = proportion_interval(int(correct.sum()), n)
+    return Value(rate, low, high)
 
 
 def _per_label(
-    labels: np.ndarray, chosen: pd.Index, values: np.ndarray, weights: Float[np.ndarray, "resamples cells"]
-) -> Float[np.ndarray, "rows chosen"]:
-    """Sum a value over the cells of every chosen label: of the cells as they are, then per resample."""
-    at = chosen.get_indexer(pd.Index(labels))
+    labels: np.ndarray, names: pd.Index, values: Float[np.ndarray, " cells"], chosen: Masks
+) -> Float[np.ndarray, "rows names"]:
+    """Sum a value over the chosen cells of every named label, in every row."""
+    at = names.get_indexer(pd.Index(labels))
     cells = np.flatnonzero(at >= 0)
-    onto = csr_matrix((values[cells], (cells, at[cells])), shape=(len(labels), len(chosen)))
-    return np.asarray(np.vstack([np.ones(len(labels)), weights]) @ onto)
+    onto = csr_matrix((values[cells], (cells, at[cells])), shape=(len(labels), len(names)))
+    return np.asarray(chosen.astype(np.float64) @ onto)
+
+
+def proportion_interval(n_found: int, n: int) -> tuple[float, float]:
+    """Compute the exact interval (95 %) of a share of independent cells (Clopper and Pearson, 1934)."""
+    from scipy.stats import beta
+
+    low = float(beta.ppf(0.025, n_found, n - n_found + 1)) if n_found else 0.0
+    high = float(beta.ppf(0.975, n_found + 1, n - n_found)) if n_found < n else 1.0
+    return low, high
 
 
 def _median_ratio(depths: Float[np.ndarray, " cells"], real: Float[np.ndarray, " real"]) -> float | None:

@@ -6,17 +6,17 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt64
 from scipy.sparse import csr_matrix, vstack
 
-from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, median_ratio, weighted_mean, weighted_quantiles
 from scldm.evaluation.cells import Cells
-from scldm.evaluation.compare import Comparison, Side
+from scldm.evaluation.compare import Comparison, Masks, Rows, Side
 from scldm.evaluation.metrics.nearest import nearest
 from scldm.evaluation.metrics.registry import Limit, Loss, lost, metric, more, ratio
+from scldm.evaluation.metrics.rows import mean_of, ordered, quantile_of
 from scldm.evaluation.metrics.two_sample import auroc
 from scldm.evaluation.records import PRIMARY_SPACE
 from scldm.evaluation.spaces import FeatureSpace
 from scldm.seeds import numpy_rng
 
-__all__ = ["NEAR", "attack_scores", "cell_hashes", "copied", "distance_to_training", "near_shares"]
+__all__ = ["NEAR", "attack_scores", "attack_space", "cell_hashes", "copied", "distance_to_training", "near_shares"]
 
 # A cell is a near duplicate when only 1 % of real cells that no generator has seen lie as close to a training cell.
 NEAR = 0.01
@@ -26,8 +26,10 @@ NEAR = 0.01
     "nearest_training_ratio",
     group="memorisation",
     direction="closest to ceiling",
-    description="Median distance to the nearest training cell in the primary space, divided by that of the reference "
+    description="Median distance to the nearest training cell in the primary space, divided by that of all held-out "
     "cells: 0 for copies; well above 1 for cells unlike any real one.",
+    values="0 or more",
+    degenerate="0 for copies; not computed without training cells, or where half of the held-out cells are copies.",
     limits=(
         Limit(
             "memorisation",
@@ -45,11 +47,14 @@ NEAR = 0.01
         ),
     ),
 )
-def _nearest_training_ratio(c: Comparison) -> Estimate | None:
+def _nearest_training_ratio(c: Comparison) -> Rows | None:
     if c.fitted.training is None:
         return None
-    system, reference = (distance_to_training(side, c.fitted.training) for side in (c.system, c.reference))
-    return median_ratio(system, reference, c.system.weights, c.reference.weights)
+    # in the unit of what held-out cells have: the reference of a permutation may be copies, all at no distance
+    unit = float(np.median(distance_to_training(c.held_out, c.fitted.training)))
+    if not unit > 0:
+        return None
+    return quantile_of(distance_to_training(c.pool, c.fitted.training), c.system, 0.5) / unit
 
 
 @metric(
@@ -57,7 +62,8 @@ def _nearest_training_ratio(c: Comparison) -> Estimate | None:
     group="memorisation",
     direction="lower",
     description="Share of the system's cells whose counts equal those of a training cell in every judged gene.",
-    all_cells=True,
+    values="0 to 1",
+    degenerate="0 for real cells unless depth is very low: then it is above 0 for anybody.",
     # of real cells about 1 % are near duplicates, and none an exact one unless depth is very low
     limits=Limit(
         "memorisation",
@@ -66,11 +72,12 @@ def _nearest_training_ratio(c: Comparison) -> Estimate | None:
         "exact copies",
     ),
 )
-def _exact_duplicates(c: Comparison) -> Estimate | None:
-    if c.fitted.training is None:
+def _exact_duplicates(c: Comparison) -> Rows | None:
+    training = c.fitted.training
+    if training is None:
         return None
-    copies = copied(c.system.cells.counts, c.fitted.training.cells.counts)
-    return weighted_mean(copies.astype(np.float64), c.system.weights)
+    copies = c.pool.once("copies", lambda: copied(c.pool.cells.counts, training.cells.counts).astype(np.float64))
+    return mean_of(copies, c.system)
 
 
 @metric(
@@ -79,6 +86,8 @@ def _exact_duplicates(c: Comparison) -> Estimate | None:
     direction="closest to ceiling",
     description="Share of the system's cells that lie nearer to a training cell, in the primary space, than all but "
     f"{NEAR:.0%} of the reference cells do; {NEAR} is expected of real cells.",
+    values="0 to 1",
+    degenerate="0.01 for real cells in expectation; with fewer than 99 cells, 1 / (n + 1).",
     limits=Limit(
         "memorisation",
         more(0.02, 0.10),
@@ -87,21 +96,76 @@ def _exact_duplicates(c: Comparison) -> Estimate | None:
         "near copies",
     ),
 )
-def _near_duplicates(c: Comparison) -> Estimate | None:
+def _near_duplicates(c: Comparison) -> Rows | None:
     if c.fitted.training is None:
         return None
-    system, reference = (distance_to_training(side, c.fitted.training) for side in (c.system, c.reference))
-    return Estimate(*near_shares(system, reference, c.system.weights, c.reference.weights))
+    return near_shares(distance_to_training(c.pool, c.fitted.training), c.system, c.reference)
+
+
+def _members(c: Comparison, reference: np.ndarray, number: int) -> tuple[FeatureSpace, np.ndarray, np.ndarray]:
+    """Draw training cells and as many held-out ones, and fit the attacker's space; the same ones for every system.
+
+    Gives the positions of the training cells among all of them, and of the others in the pool.
+    """
+    training = c.fitted.training
+    assert training is not None
+    others = np.flatnonzero(reference)
+    n_cells = min(len(training), len(others))
+    rng = c.rng(f"members {number}")
+    members = np.sort(rng.choice(len(training), n_cells, replace=False))
+    others = np.sort(rng.choice(others, n_cells, replace=False))
+    space = c.fitted.once(
+        f"space of members {number}, seed {c.seed}",
+        lambda: attack_space(training.cells.take(members), c.pool.cells.take(others)),
+    )
+    return space, members, others
+
+
+def _attacks(c: Comparison) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Score members and others of every draw as an attacker would; see `attack_scores`."""
+
+    def attack() -> list[tuple[np.ndarray, np.ndarray]]:
+        training, found = c.fitted.training, []
+        assert training is not None
+        for number, (system, reference) in enumerate(zip(c.system, c.reference, strict=True)):
+            space, members, others = _members(c, reference, number)
+            release = c.pool.cells.take(np.flatnonzero(system)) if c.release is None else c.release.cells
+            found.append(attack_scores(space, release, training.cells.take(members), c.pool.cells.take(others)))
+        return found
+
+    return c.once("attacks", attack)
+
+
+def _membership_null(c: Comparison, n_permutations: int) -> Rows | None:
+    """Exchange members and others: nothing leaks if which cells were trained on makes no difference to their scores.
+
+    A cell is on the same side in every draw.
+    """
+    training = c.fitted.training
+    if training is None:
+        return None
+    scores = _attacks(c)
+    drawn = [_members(c, reference, number)[1:] for number, reference in enumerate(c.reference)]
+    found = np.zeros(n_permutations)
+    for number in range(n_permutations):
+        is_member = c.rng(f"membership {number}").random(len(training) + len(c.pool)) < 0.5
+        for (of_members, of_others), (members, others) in zip(scores, drawn, strict=True):
+            side = is_member[np.concatenate([members, len(training) + others])]
+            both = np.concatenate([of_members, of_others])
+            found[number] += auroc(both[~side], both[side]) if 0 < side.sum() < len(side) else 0.5
+    return found / len(scores) - 0.5
 
 
 @metric(
     "membership_auroc",
     group="memorisation",
-    direction="closest to ceiling",
+    direction="lower",
     display_name="Membership AUROC",
     description="How well an attacker who has all of the system's cells and nothing else tells training cells from "
     "held-out ones (area under the ROC curve; the score is closeness to the nearest of the system's cells, in "
     "principal components of as many training as held-out cells): 0.5 if nothing leaks.",
+    values="0 to 1",
+    degenerate="0.5 where nothing leaks; training and held-out cells of different donors differ without any leak.",
     # an attacker gains .5 n / N by n copies out of N training cells: a tenth of them passes the first limit
     limits=Limit(
         "memorisation",
@@ -111,19 +175,14 @@ def _near_duplicates(c: Comparison) -> Estimate | None:
         "membership AUROC",
         order=1,
     ),
+    max_halvings=4,
+    null=_membership_null,
+    expected=0.5,
 )
-def _membership_auroc(c: Comparison) -> Estimate | None:
-    training, others = c.fitted.training, c.reference
-    if training is None:
+def _membership_auroc(c: Comparison) -> Rows | None:
+    if c.fitted.training is None:
         return None
-    n_cells = min(len(training.cells), len(others.cells))
-    # another draw for every split of the held-out cells, the same for every system
-    rng = numpy_rng(c.split, "members")
-    members, others = (
-        side.take(np.sort(rng.choice(len(side.cells), n_cells, replace=False))) for side in (training, others)
-    )
-    of_members, of_others = attack_scores(c.release.cells, members.cells, others.cells)
-    return auroc(of_others, of_members, others.weights, members.weights)
+    return np.array([auroc(of_others, of_members) for of_members, of_others in _attacks(c)])
 
 
 def distance_to_training(side: Side, training: Side) -> Float[np.ndarray, " cells"]:
@@ -148,38 +207,38 @@ def copied(system: csr_matrix, training: csr_matrix) -> Bool[np.ndarray, " cells
     return np.isin(cell_hashes(system), cell_hashes(training))
 
 
-def near_shares(
-    system: Float[np.ndarray, " n"],
-    reference: Float[np.ndarray, " m"],
-    system_weights: WeightsX,
-    reference_weights: WeightsY,
-) -> tuple[float, Float[np.ndarray, " resamples"]]:
-    """Compute the share of cells, and its replicates, that lie nearer to a training cell than 99 % of the reference do.
+def near_shares(distances: Float[np.ndarray, " cells"], system: Masks, reference: Masks) -> Rows:
+    """Compute the share of the system's cells that lie nearer to a training cell than 99 % of the reference do.
 
-    Both are given by the distance of every cell to its nearest training cell. The threshold is the 1 % quantile of the
+    Cells are given by the distance of each to its nearest training cell. The threshold is the 1 % quantile of the
     reference at position 0.01 (n + 1), so that 1 % of other real cells are expected below it. With fewer than 99
     reference cells it is the smallest distance, below which 1 / (n + 1) are expected.
     """
-    threshold = np.quantile(reference, NEAR, method="weibull")
-    thresholds = weighted_quantiles(reference, reference_weights, NEAR)
-    total = np.maximum(system_weights.sum(axis=1, dtype=np.float64), 1.0)
-    near = (system_weights * (system <= thresholds[:, None])).sum(axis=1, dtype=np.float64)
-    return float((system <= threshold).mean()), near / total
+    thresholds = quantile_of(distances, reference, NEAR, method="weibull")
+    return (ordered(distances, system) <= thresholds[:, None]).mean(axis=1)
 
 
-def attack_scores(release: Cells, members: Cells, others: Cells) -> tuple[np.ndarray, np.ndarray]:
-    """Score members and others as an attacker would who has only generated cells and asks what was trained on.
+def attack_space(members: Cells, others: Cells) -> FeatureSpace:
+    """Fit the space in which an attacker looks for generated cells near to cells that may have been trained on.
 
-    Members are cells that the generator was trained on; others are as many real cells that it was not. The score is
-    minus the distance to the nearest generated cell. The space is fitted on members and others together: cells lie
-    differently in a space that was fitted on them, so both have to take the same part in it, and then an area of one
-    half is exactly what a generator without knowledge of the members gets. A space fitted on the generated cells would
-    not do: it inherits whatever noise of the members the generator has learnt, in which members stick out.
+    Members are cells that the generator was trained on; others are as many real cells that it was not. The space is
+    fitted on both together: cells lie differently in a space that was fitted on them, so both have to take the same
+    part in it, and then an area of one half is exactly what a generator without knowledge of the members gets. A space
+    fitted on the generated cells would not do: it inherits whatever noise of the members the generator has learnt, in
+    which members stick out. Raises ``ValueError`` if the two are not equally many.
     """
     if len(members) != len(others):
         raise ValueError(f"{len(members)} members and {len(others)} others; as many are needed of both")
-    both = csr_matrix(vstack([members.log1p_cp10k, others.log1p_cp10k]))
-    space = FeatureSpace.fit(both)
+    return FeatureSpace.fit(csr_matrix(vstack([members.log1p_cp10k, others.log1p_cp10k])))
+
+
+def attack_scores(
+    space: FeatureSpace, release: Cells, members: Cells, others: Cells
+) -> tuple[Float[np.ndarray, " members"], Float[np.ndarray, " others"]]:
+    """Score members and others as an attacker would who has only generated cells and asks what was trained on.
+
+    The score is minus the distance to the nearest generated cell, in the `attack_space` of both.
+    """
     released = space.transform(release)
     members_score, others_score = (-nearest(space.transform(c), released).distances[:, 0] for c in (members, others))
     return members_score, others_score

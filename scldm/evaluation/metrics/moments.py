@@ -1,4 +1,4 @@
-"""Moments of genes: mean, variance, zeros and dispersion, of the cells as they are and of every bootstrap resample."""
+"""Moments of genes: mean, variance, zeros and dispersion, of the cells that are chosen in every draw."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
-from scldm.evaluation.bootstrap import Rows
+from scldm.evaluation.compare import Masks, Rows
 
-__all__ = ["GeneMoments", "binned_medians", "dispersion_trend_error", "weighted_sums", "zero_curve_error"]
+__all__ = ["GeneMoments", "binned_medians", "dispersion_trend_error", "sums_of", "zero_curve_error"]
 
 # Relative to the mean square: below it a variance is rounding of single precision, not variation.
 _NO_VARIANCE = 1e-5
@@ -26,7 +26,7 @@ ZERO_CURVE_EDGES = 10.0 ** np.arange(-1.5, 1.51, 0.25)
 
 @dataclass(frozen=True, eq=False)
 class GeneMoments:
-    """What is summed over cells for every gene; row 0 is for the cells as they are, the others for the resamples.
+    """What is summed over the chosen cells for every gene, a row for every draw.
 
     Means and variances are of log1p CP10K; a gene that does not vary has variance 0. Zero fractions are shares of cells
     without a count. Mean UMI counts per cell and dispersions are of the genes at the positions `expressed` only.
@@ -48,29 +48,29 @@ class GeneMoments:
         cls,
         counts: csr_matrix,
         log1p_cp10k: csr_matrix,
-        weights: Float[np.ndarray, "resamples cells"],
+        chosen: Masks,
         expressed: Int[np.ndarray, " expressed"],
     ) -> GeneMoments:
-        """Compute the moments for all resamples at once, by products of the weights with the sparse matrices.
+        """Compute the moments for all draws at once, by products of the masks with the sparse matrices.
 
         With c ~ NB(s p, phi) at depth s, E[c (c - 1)] = (1 + phi) s^2 p^2. So the sums over cells of c, c (c - 1), s
         and s^2 give phi without fitting anything; only of `expressed`, the genes that are abundant enough.
         """
         depth = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-        rows = np.vstack([np.ones(counts.shape[0]), weights.astype(np.float64)])
+        rows = chosen.astype(np.float64)
         n_cells = np.maximum(rows.sum(axis=1, keepdims=True), 1.0)
-        means = weighted_sums(log1p_cp10k, weights) / n_cells
-        squares = weighted_sums(_map(log1p_cp10k, np.square), weights) / n_cells
+        means = sums_of(log1p_cp10k, chosen) / n_cells
+        squares = sums_of(_map(log1p_cp10k, np.square), chosen) / n_cells
         variances = squares - means**2
         variances[variances < _NO_VARIANCE * squares] = 0.0
-        positive = weighted_sums(_map(counts, lambda c: (c > 0).astype(np.float32)), weights)
+        positive = sums_of(_map(counts, lambda c: (c > 0).astype(np.float32)), chosen)
         counts = counts[:, expressed]
-        total = weighted_sums(counts, weights)
-        pairs = weighted_sums(_map(counts, lambda c: c * (c - 1)), weights)
+        total = sums_of(counts, chosen)
+        pairs = sums_of(_map(counts, lambda c: c * (c - 1)), chosen)
         shape = (rows @ depth)[:, None] ** 2 / np.maximum(rows @ depth**2, 1.0)[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             dispersions = pairs * shape / total**2 - 1.0
-        # single precision is enough to keep: with all genes of a genome and 200 resamples this is large
+        # single precision is enough to keep: with all genes of a genome and many draws this is large
         return cls(
             means=means.astype(np.float32),
             variances=variances.astype(np.float32),
@@ -85,16 +85,13 @@ class GeneMoments:
         return np.log10(np.fmax(self.dispersions[:, chosen], _MIN_DISPERSION))
 
 
-def weighted_sums(
-    matrix: csr_matrix, weights: Float[np.ndarray, "resamples cells"]
-) -> Float[np.ndarray, "resamples+1 genes"]:
-    """Sum the rows of a matrix: as they are (exactly, in row 0), and with every resample's weights.
+def sums_of(matrix: csr_matrix, chosen: Masks) -> Float[np.ndarray, "rows genes"]:
+    """Sum the cells of a matrix that are chosen, in every draw.
 
-    The resamples are summed in single precision, which takes half the time and is far below their spread.
+    In single precision, which takes half the time: counts up to 2^24 are exact, and rounding of others is far below
+    what one cell makes.
     """
-    resampled = weights.astype(np.float32) @ matrix.astype(np.float32)
-    plain = np.asarray(matrix.sum(axis=0, dtype=np.float64)).reshape(1, -1)
-    return np.concatenate([plain, resampled.astype(np.float64)])
+    return (chosen.astype(np.float32) @ matrix.astype(np.float32)).astype(np.float64)
 
 
 def binned_medians(
@@ -153,12 +150,11 @@ def dispersion_trend_error(
 
 
 def _mean_over_bins(errors: Float[np.ndarray, "rows bins"], counted: Bool[np.ndarray, "rows bins"]) -> Rows | None:
-    """Average over the bins that count; a resample without any takes the value of the cells as they are."""
-    if not counted[0].any():
-        return None
+    """Average over the bins that count; None if a row has none."""
     n_bins = counted.sum(axis=1)
-    mean = np.where(counted, errors, 0.0).sum(axis=1) / np.maximum(n_bins, 1)
-    return np.where(n_bins > 0, mean, mean[0])
+    if not n_bins.all():
+        return None
+    return np.where(counted, errors, 0.0).sum(axis=1) / n_bins
 
 
 def _map(matrix: csr_matrix, function: Callable[[np.ndarray], np.ndarray]) -> csr_matrix:

@@ -8,19 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from scldm.evaluation.bootstrap import X, Y
+from scldm.evaluation.compare import Masks, Rows
+from scldm.evaluation.metrics.rows import X, Y
 
-__all__ = ["N_NEIGHBOURS", "Neighbourhoods", "Neighbours", "blocks", "nearest", "squared_distances"]
+__all__ = [
+    "N_NEIGHBOURS",
+    "NearestOfPool",
+    "Neighbourhoods",
+    "Neighbours",
+    "blocks",
+    "nearest",
+    "squared_distances",
+]
 
 N_NEIGHBOURS = 5
+# A side is a quarter of a pool or more: five of so many are hardly ever missed.
+N_KNOWN = 64
 
 # A block of distances is at most 1,024 x 8,192 float64: 64 MB.
 _BLOCK_ROWS = 1024
 _BLOCK_COLUMNS = 8192
 # Distances by a matrix product are off in the last digits, which can reorder near ties: so many more are looked at.
 _SPARE_CANDIDATES = 5
-# Relative to the squared norms, far above the rounding of a matrix product and far below any difference that matters.
-_ROUNDING = 1e-11
 
 
 def blocks(n_rows: int, size: int) -> Iterator[slice]:
@@ -47,61 +56,117 @@ class Neighbours:
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhoods:
-    """Who is near whom within and between the reference (real cells) and one system: five neighbours of every cell.
+    """Who is near whom within and between two sides of as many points, in every draw of a pool.
 
-    Within a side a cell is not its own neighbour. The *ball* of a cell reaches to its fifth nearest neighbour on its
-    own side; the balls of all cells are the side's manifold (Kynkäänniemi et al., 2019; Naeem et al., 2020). Of every
-    cell it is counted how many balls of the other side it lies in.
+    Within a side a point is not its own neighbour. The *ball* of a point reaches to its fifth nearest neighbour on its
+    own side, its surface included; the balls of all points are the side's manifold (Kynkäänniemi et al., 2019; Naeem et
+    al., 2020).
+
+    Attributes
+    ----------
+    accuracy
+        Leave-one-out accuracy of a 1-nearest-neighbour classifier of the two sides (Lopez-Paz and Oquab, 2017): one
+        half for samples of equal size from one distribution, 1 when they are separated, and below one half when each
+        point has a near copy on the other side. Points at exactly the same least distance share the vote.
+    precision, recall
+        Share of the system's points that lie in a ball of the reference, and the other way round.
+    density
+        Balls of the reference that a point of the system lies in, per neighbour of a ball: 1 in expectation for equal
+        distributions.
+    coverage
+        Share of the balls of the reference that hold a point of the system.
     """
 
-    reference_to_reference: Neighbours
-    system_to_system: Neighbours
-    reference_to_system: Neighbours
-    system_to_reference: Neighbours
-    system_in_reference_balls: Int[np.ndarray, " system_cells"]
-    reference_in_system_balls: Int[np.ndarray, " reference_cells"]
+    accuracy: Rows
+    precision: Rows
+    recall: Rows
+    density: Rows
+    coverage: Rows
 
     @classmethod
     def find(
-        cls, reference: X, system: Y, n_neighbours: int = N_NEIGHBOURS, *, within_reference: Neighbours | None = None
+        cls, known: NearestOfPool, system: Masks, reference: Masks, n_neighbours: int = N_NEIGHBOURS
     ) -> Neighbourhoods:
-        """Search both sides; what is known of the reference from another system's search is not sought again."""
-        reference, system = np.asarray(reference, np.float64), np.asarray(system, np.float64)
-        if within_reference is None:
-            within_reference = nearest(reference, reference, n_neighbours, exclude_self=True)
-        within_system = nearest(system, system, n_neighbours, exclude_self=True)
-        return cls(
-            reference_to_reference=within_reference,
-            system_to_system=within_system,
-            reference_to_system=nearest(reference, system, n_neighbours),
-            system_to_reference=nearest(system, reference, n_neighbours),
-            system_in_reference_balls=_balls_around(system, reference, within_reference.distances[:, -1]),
-            reference_in_system_balls=_balls_around(reference, system, within_system.distances[:, -1]),
+        """Look at every draw, given the nearest neighbours of every point in the pool."""
+        found = [known.look(s, r, n_neighbours) for s, r in zip(system, reference, strict=True)]
+        return cls(*np.array(found).reshape(len(system), 5).T)
+
+
+@dataclass(frozen=True, eq=False)
+class NearestOfPool:
+    """The nearest neighbours of every point of a pool, of whatever side: those of any draw are among them.
+
+    Where a draw has none or too few of them among those that are known, all of its points are looked at.
+    """
+
+    points: X
+    distances: Float[np.ndarray, "points k"]
+    indices: Int[np.ndarray, "points k"]
+
+    @classmethod
+    def find(cls, points: X, n_known: int = N_KNOWN) -> NearestOfPool:
+        """Search; see `nearest`."""
+        known = nearest(points, points, n_known, exclude_self=True)
+        return cls(np.asarray(points, np.float64), known.distances, known.indices)
+
+    def look(
+        self, system: np.ndarray, reference: np.ndarray, n_neighbours: int = N_NEIGHBOURS
+    ) -> tuple[float, float, float, float, float]:
+        """Compute the five numbers of `Neighbourhoods` for one draw, given by two masks."""
+        n_system, n_reference = int(system.sum()), int(reference.sum())
+        votes_s, _, in_system_balls, _ = self._side(system, reference, min(n_neighbours, max(n_system - 1, 1)))
+        k = min(n_neighbours, max(n_reference - 1, 1))
+        votes_r, covered, in_reference_balls, n_inside = self._side(reference, system, k)
+        return (
+            float((votes_s.sum() + votes_r.sum()) / (n_system + n_reference)),
+            float((in_reference_balls[system] > 0).mean()),
+            float((in_system_balls[reference] > 0).mean()),
+            n_inside / (k * n_system),
+            float(covered.mean()),
         )
 
-    @property
-    def precision(self) -> Float[np.ndarray, " system_cells"]:
-        """Tell for every cell of the system whether it lies on the real manifold (Kynkäänniemi et al., 2019)."""
-        return (self.system_in_reference_balls > 0).astype(np.float64)
+    def _side(self, own: np.ndarray, other: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """Look from the points of one side.
 
-    @property
-    def recall(self) -> Float[np.ndarray, " reference_cells"]:
-        """Tell for every reference cell whether it lies on the system's manifold (Kynkäänniemi et al., 2019)."""
-        return (self.reference_in_system_balls > 0).astype(np.float64)
-
-    @property
-    def density(self) -> Float[np.ndarray, " system_cells"]:
-        """Count for every cell of the system the real balls it lies in, per neighbour of a ball (Naeem et al., 2020).
-
-        Its mean is 1 in expectation for equal distributions, and is less upset by single outliers than precision is.
+        Gives for each of them the share of its vote that is for its own side, and whether its ball holds a point of the
+        other; for every point of the pool in how many balls it is (of the other side only); and the sum of these.
         """
-        return self.system_in_reference_balls / self.reference_to_reference.distances.shape[1]
+        of = np.flatnonzero(own)
+        # one byte says on which side a neighbour is: 1 its own, 2 the other, 0 not drawn
+        code = (own + 2 * other.astype(np.int8)).astype(np.int8)
+        side, distances, indices = code[self.indices[of]], self.distances[of], self.indices[of]
+        n_own = np.cumsum(side == 1, axis=1, dtype=np.int32)
+        known = n_own[:, -1] >= k
+        at = (n_own >= k).argmax(axis=1)
+        radii = distances[np.arange(len(of)), at]
+        if self.indices.shape[1] < len(self.points) - 1:
+            # where the last known neighbour is on the surface, others may be that are not known
+            known &= radii < distances[:, -1]
+        first = (side > 0).argmax(axis=1)
+        nearest_ = distances[np.arange(len(of)), first]
+        voters = (distances <= nearest_[:, None]) & (side > 0)
+        n_voters = voters.sum(axis=1)
+        votes = (voters & (side == 1)).sum(axis=1) / np.maximum(n_voters, 1)
+        inside = (side == 2) & (distances <= radii[:, None]) & known[:, None]
+        covered = inside.any(axis=1)
+        in_balls = np.bincount(indices[inside], minlength=len(self.points))
+        for i in np.flatnonzero(~known):
+            votes[i], covered[i], members = self._alone(int(of[i]), own, other, k)
+            in_balls[members] += 1
+        return votes, covered, in_balls, int(in_balls.sum())
 
-    @property
-    def coverage(self) -> Float[np.ndarray, " reference_cells"]:
-        """Tell for every reference cell whether its own ball holds a cell of the system (Naeem et al., 2020)."""
-        radii = self.reference_to_reference.distances[:, -1]
-        return (self.reference_to_system.distances[:, 0] <= radii).astype(np.float64)
+    def _alone(self, point: int, own: np.ndarray, other: np.ndarray, k: int) -> tuple[float, bool, np.ndarray]:
+        """Look from one point at all that are drawn: its vote, whether its ball holds another, and which."""
+        drawn = np.flatnonzero(own | other)
+        drawn = drawn[drawn != point]
+        difference = self.points[drawn] - self.points[point]
+        distances = np.sqrt(np.einsum("if,if->i", difference, difference))
+        is_own = own[drawn]
+        voters = distances <= distances.min()
+        of_own = np.sort(distances[is_own])
+        radius = of_own[min(k, len(of_own)) - 1] if len(of_own) else np.inf
+        members = drawn[~is_own & (distances <= radius)]
+        return float(is_own[voters].mean()), bool(len(members)), members
 
 
 def nearest(points: X, among: Y, k: int = 1, exclude_self: bool = False) -> Neighbours:
@@ -151,25 +216,3 @@ def _candidates(
             chosen = np.argpartition(best_squared, n - 1, axis=1)[:, :n]
             best_squared, best = (np.take_along_axis(a, chosen, axis=1) for a in (best_squared, best))
     return np.sort(best, axis=1)
-
-
-def _balls_around(points: X, centres: Y, radii: Float[np.ndarray, " m"]) -> Int[np.ndarray, " n"]:
-    """Count for every point the balls that it lies in, their surface included."""
-    middle = centres.mean(axis=0)
-    counts: np.ndarray = np.zeros(len(points), dtype=np.int64)
-    for rows in blocks(len(points), _BLOCK_ROWS):
-        own = points[rows] - middle
-        for columns in blocks(len(centres), _BLOCK_COLUMNS):
-            others, radius = centres[columns] - middle, radii[columns]
-            excess = squared_distances(own, others)
-            excess -= radius**2
-            scale = np.einsum("if,if->i", own, own).max() + np.einsum("if,if->i", others, others).max()
-            inside = excess < -_ROUNDING * scale
-            # on the surface (where copies of neighbours lie) rounding must not decide
-            doubtful = np.nonzero(np.abs(excess) <= _ROUNDING * scale)
-            for some in blocks(len(doubtful[0]), _BLOCK_ROWS * 64):
-                i, j = doubtful[0][some], doubtful[1][some]
-                difference = points[rows][i] - centres[columns][j]
-                inside[i, j] = np.sqrt(np.einsum("pf,pf->p", difference, difference)) <= radius[j]
-            counts[rows] += inside.sum(axis=1)
-    return counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from scldm.evaluation.bootstrap import Rows
+from scldm.evaluation.compare import Masks, Rows
 
 __all__ = ["pair_correlations", "pearson", "pearson_rows"]
 
@@ -38,17 +38,17 @@ def pearson_rows(
 
 def pair_correlations(
     values: Float[np.ndarray, "cells genes"],
-    weights: Float[np.ndarray, "rows cells"],
+    chosen: Masks,
     groups: Int[np.ndarray, " cells"] | None = None,
 ) -> Float[np.ndarray, "rows pairs"]:
-    """Compute the correlations between genes for many weightings of the cells at once.
+    """Compute the correlations between genes over the chosen cells, for many choices at once.
 
     With groups, such as cell types, deviations from the mean of a cell's group are correlated; without, it is the
     ordinary Pearson correlation. Pairs of genes are in the order of ``numpy.triu_indices(genes, k=1)``; a gene that
     never varies correlates with none.
     """
     groups = np.zeros(len(values), dtype=np.int64) if groups is None else groups
-    weights = weights.astype(np.float64)
+    weights = chosen.astype(np.float64)
     values = values.astype(np.float64)
     first, second = np.triu_indices(values.shape[1])
     scatter = np.zeros((len(weights), len(first)))
@@ -57,7 +57,7 @@ def pair_correlations(
         deviation = values[members] - values[members].mean(axis=0)
         weight = weights[:, members]
         total = np.maximum(weight.sum(axis=1, keepdims=True), 1.0)
-        mean = weight @ deviation / total  # zero but for the resampling
+        mean = weight @ deviation / total
         scatter += weight @ (deviation[:, first] * deviation[:, second]) - total * mean[:, first] * mean[:, second]
     variance = scatter[:, first == second]
     # what is left of a gene without any variance is rounding

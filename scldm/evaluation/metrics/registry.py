@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from scldm.evaluation.bootstrap import Estimate
+from scldm.evaluation.compare import Comparison, Rows
 from scldm.evaluation.records import Direction, Group, MetricInfo, in_words
 
 __all__ = ["METRICS", "TOPICS", "Limit", "Loss", "Metric", "Scope", "metric"]
 
 Scope = Literal["once", "space", "condition"]
-Compute = Callable[..., Estimate | None]
+Compute = Callable[..., Rows | None]
 
 #: What is said of a topic in which nothing was found; findings come in this order.
 TOPICS = {
@@ -75,21 +75,37 @@ class Metric:
     info
         Name, group, direction and description.
     compute
-        Gives the estimate from a `Comparison`; None if the cells do not allow it (such as a system without labels).
+        Gives a value for every draw of a `Comparison`; None if the cells do not allow it (such as a system without
+        labels).
     scope
         How often it is computed: once, once for every space, or once for every judged condition; the name of the space
         or condition is the second argument.
-    all_cells
-        Whether it is computed over all cells instead of equally many (for metrics that do not depend on the number).
+    values
+        Which values there are, in words.
+    degenerate
+        What it is where it says little, and where it is not computed.
     limits
         When values are held against a generator.
+    max_halvings, max_permutations
+        For a metric that takes long: no more than so many halvings are averaged over, and no more permutations of the
+        cells are looked at.
+    null
+        For a metric whose null distribution other cells have to be exchanged for than those of the system and the
+        held-out ones: gives the differences from the ceiling of ``expected``, from a `Comparison` and their number.
+    expected
+        The value that real cells have in expectation, which stands for the ceiling where there is a `null`.
     """
 
     info: MetricInfo
     compute: Compute
     scope: Scope = "once"
-    all_cells: bool = False
+    values: str = ""
+    degenerate: str = ""
     limits: tuple[Limit, ...] = ()
+    max_halvings: int | None = None
+    max_permutations: int | None = None
+    null: Callable[[Comparison, int], Rows | None] | None = None
+    expected: float = 0.0
 
 
 #: All metrics by name, in the order of the table.
@@ -104,8 +120,13 @@ def metric(
     description: str,
     display_name: str = "",
     scope: Scope = "once",
-    all_cells: bool = False,
+    values: str = "",
+    degenerate: str = "",
     limits: Limit | tuple[Limit, ...] = (),
+    max_halvings: int | None = None,
+    max_permutations: int | None = None,
+    null: Callable[[Comparison, int], Rows | None] | None = None,
+    expected: float = 0.0,
 ) -> Callable[[Compute], Compute]:
     """Register a function of a `Comparison` as a metric: it is then in ``metrics.json``, the table and the page.
 
@@ -121,7 +142,18 @@ def metric(
         if name in METRICS:
             raise ValueError(f"there is already a metric named '{name}'")
         info = MetricInfo(name, display_name or in_words(name), group, direction, description)
-        METRICS[name] = Metric(info, compute, scope, all_cells, limits if isinstance(limits, tuple) else (limits,))
+        METRICS[name] = Metric(
+            info,
+            compute,
+            scope,
+            values,
+            degenerate,
+            limits if isinstance(limits, tuple) else (limits,),
+            max_halvings,
+            max_permutations,
+            null,
+            expected,
+        )
         return compute
 
     return register

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from scldm.evaluation.bootstrap import Estimate, WeightsX, WeightsY, X, Y, weighted_mean
-from scldm.evaluation.compare import Comparison
-from scldm.evaluation.metrics.nearest import N_NEIGHBOURS, Neighbourhoods, nearest
+from scldm.evaluation.compare import Comparison, Rows
+from scldm.evaluation.metrics.nearest import N_NEIGHBOURS, NearestOfPool, Neighbourhoods
 from scldm.evaluation.metrics.registry import Limit, less, metric, more
+from scldm.evaluation.metrics.rows import X, Y
 
-__all__ = ["auroc", "nearest_neighbour_votes", "out_of_fold_scores"]
+__all__ = ["auroc", "left_out_scores", "quadratic_features"]
 
-N_FOLDS = 3
-# Few and quick trees: at 100 to 2,000 cells a side, twice as many at half the rate find no more.
-N_TREES = 20
-LEARNING_RATE = 0.2
-
-_NARROW = "Resamples keep the {}, so the interval is somewhat narrow."
+# Products of so many leading coordinates; those of all would be more numbers than there are cells.
+N_PRODUCTS = 10
+# Squares of points far out would decide alone.
+MAX_STANDARDISED = 3.0
+# Of the ridge, relative to the number of cells.
+RIDGE = 0.01
 
 
 def _neighbourhoods(c: Comparison, space: str) -> Neighbourhoods:
     """Find nearest neighbours within and between the two sides, once per space."""
-    points = c.reference.features[space]
-    known = c.reference.once(f"nearest, {space}", lambda: nearest(points, points, N_NEIGHBOURS, exclude_self=True))
-    return c.once(
-        f"neighbourhoods, {space}",
-        lambda: Neighbourhoods.find(points, c.system.features[space], within_reference=known),
-    )
+    known = c.pool.once(f"nearest, {space}", lambda: NearestOfPool.find(c.pool.features[space]))
+    return c.once(f"neighbourhoods, {space}", lambda: Neighbourhoods.find(known, c.system, c.reference))
 
 
 @metric(
@@ -35,8 +31,10 @@ def _neighbourhoods(c: Comparison, space: str) -> Neighbourhoods:
     group="distances",
     direction="closest to ceiling",
     description="Leave-one-out accuracy of a 1-nearest-neighbour classifier of system against reference in the feature "
-    "space: 0.5 cannot be told apart, 1 is always told apart, below 0.5 suggests copies. "
-    + _NARROW.format("neighbours"),
+    "space: 0.5 cannot be told apart, 1 is always told apart, below 0.5 suggests copies.",
+    values="0 to 1",
+    degenerate="0.5 for real cells; 0 where every cell has its copy on the other side. A cell with several equally "
+    "near neighbours shares its vote.",
     scope="space",
     limits=(
         # fewer than .5 as real cells among each other: every generated cell has its real twin
@@ -56,19 +54,20 @@ def _neighbourhoods(c: Comparison, space: str) -> Neighbourhoods:
         ),
     ),
 )
-def _nearest_neighbour_accuracy(c: Comparison, space: str) -> Estimate:
-    votes = nearest_neighbour_votes(_neighbourhoods(c, space))
-    return weighted_mean(np.concatenate(votes), np.concatenate([c.reference.weights, c.system.weights], axis=1))
+def _nearest_neighbour_accuracy(c: Comparison, space: str) -> Rows:
+    return _neighbourhoods(c, space).accuracy
 
 
 @metric(
     "classifier_auroc",
     group="distances",
-    direction="closest to ceiling",
+    direction="lower",
     display_name="Classifier AUROC",
-    description="Area under the ROC curve of gradient-boosted trees trained to tell system from reference in the "
-    f"feature space, scored on cells they have not seen ({N_FOLDS} folds): 0.5 cannot be told apart. "
-    + _NARROW.format("trained trees"),
+    description="Area under the ROC curve of a ridge classifier that tells system from reference by the coordinates in "
+    f"the feature space, their squares, and the products of the first {N_PRODUCTS}, each cell scored by the classifier "
+    "of all others: 0.5 cannot be told apart.",
+    values="0 to 1",
+    degenerate="0.5 for real cells; a little below by chance, which is no fault.",
     scope="space",
     limits=Limit(
         "distances",
@@ -77,10 +76,11 @@ def _nearest_neighbour_accuracy(c: Comparison, space: str) -> Estimate:
         "{ceiling:.2f}).",
         "classifier AUROC",
     ),
+    max_permutations=39,
 )
-def _classifier_auroc(c: Comparison, space: str) -> Estimate:
-    scores = out_of_fold_scores(c.reference.features[space], c.system.features[space])
-    return auroc(*scores, c.reference.weights, c.system.weights)
+def _classifier_auroc(c: Comparison, space: str) -> Rows:
+    features = c.pool.once(f"quadratic, {space}", lambda: quadratic_features(c.pool.features[space]))
+    return np.array([auroc(*left_out_scores(features[r], features[s])) for s, r in c.draws])
 
 
 @metric(
@@ -88,6 +88,8 @@ def _classifier_auroc(c: Comparison, space: str) -> Estimate:
     group="distances",
     direction="higher",
     description=f"Share of the system's cells inside the {N_NEIGHBOURS}-nearest-neighbour manifold of the reference.",
+    values="0 to 1",
+    degenerate="1 for a generator that makes one typical cell again and again: look at recall as well.",
     scope="space",
     limits=Limit(
         "distances",
@@ -96,8 +98,8 @@ def _classifier_auroc(c: Comparison, space: str) -> Estimate:
         "precision",
     ),
 )
-def _precision(c: Comparison, space: str) -> Estimate:
-    return weighted_mean(_neighbourhoods(c, space).precision, c.system.weights)
+def _precision(c: Comparison, space: str) -> Rows:
+    return _neighbourhoods(c, space).precision
 
 
 @metric(
@@ -105,6 +107,8 @@ def _precision(c: Comparison, space: str) -> Estimate:
     group="distances",
     direction="higher",
     description=f"Share of reference cells inside the {N_NEIGHBOURS}-nearest-neighbour manifold of the system's cells.",
+    values="0 to 1",
+    degenerate="1 for a generator that spreads its cells over everything: look at precision as well.",
     scope="space",
     # a tenth of the real cells without a generated one near is a small population, or the fringe of all
     limits=Limit(
@@ -115,8 +119,8 @@ def _precision(c: Comparison, space: str) -> Estimate:
         "recall",
     ),
 )
-def _recall(c: Comparison, space: str) -> Estimate:
-    return weighted_mean(_neighbourhoods(c, space).recall, c.reference.weights)
+def _recall(c: Comparison, space: str) -> Rows:
+    return _neighbourhoods(c, space).recall
 
 
 @metric(
@@ -124,12 +128,13 @@ def _recall(c: Comparison, space: str) -> Estimate:
     group="distances",
     direction="closest to ceiling",
     description=f"Mean number of {N_NEIGHBOURS}-nearest-neighbour balls of reference cells that a cell of the system "
-    f"lies in, divided by {N_NEIGHBOURS}: 1 as dense as the reference, more when crowded into its densest parts. "
-    + _NARROW.format("neighbours"),
+    f"lies in, divided by {N_NEIGHBOURS}: 1 as dense as the reference, more when crowded into its densest parts.",
+    values="0 or more",
+    degenerate="1 for real cells; above 1 where the densest parts of the reference are crowded.",
     scope="space",
 )
-def _density(c: Comparison, space: str) -> Estimate:
-    return weighted_mean(_neighbourhoods(c, space).density, c.system.weights)
+def _density(c: Comparison, space: str) -> Rows:
+    return _neighbourhoods(c, space).density
 
 
 @metric(
@@ -137,7 +142,9 @@ def _density(c: Comparison, space: str) -> Estimate:
     group="distances",
     direction="higher",
     description="Share of reference cells with a cell of the system nearer than their "
-    f"{N_NEIGHBOURS}th nearest reference cell. " + _NARROW.format("neighbours"),
+    f"{N_NEIGHBOURS}th nearest reference cell.",
+    values="0 to 1",
+    degenerate="About 0.97 for real cells, by construction (one minus one half to the power of five).",
     scope="space",
     limits=Limit(
         "modes",
@@ -147,77 +154,43 @@ def _density(c: Comparison, space: str) -> Estimate:
         "coverage",
     ),
 )
-def _coverage(c: Comparison, space: str) -> Estimate:
-    return weighted_mean(_neighbourhoods(c, space).coverage, c.reference.weights)
+def _coverage(c: Comparison, space: str) -> Rows:
+    return _neighbourhoods(c, space).coverage
 
 
-def nearest_neighbour_votes(
-    near: Neighbourhoods,
-) -> tuple[Float[np.ndarray, " reference_cells"], Float[np.ndarray, " system_cells"]]:
-    """Tell for every cell whether its nearest neighbour among all other cells is on its own side.
+def quadratic_features(points: X) -> Float[np.ndarray, "n quadratic"]:
+    """Give every point its standardised coordinates, their squares, the products of the first ones, and a one."""
+    spread = points.std(axis=0)
+    standardised = (points - points.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    clipped = np.clip(standardised, -MAX_STANDARDISED, MAX_STANDARDISED)
+    first, second = np.triu_indices(min(N_PRODUCTS, points.shape[1]), k=1)
+    features = np.hstack([standardised, clipped**2, clipped[:, first] * clipped[:, second]])
+    spread = features.std(axis=0)
+    features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    return np.hstack([np.ones((len(points), 1)), features])
 
-    The mean over all cells is the leave-one-out accuracy of a 1-nearest-neighbour classifier (Lopez-Paz and Oquab,
-    2017): one half for samples of equal size from one distribution, 1 when they are separated, and below one half when
-    each cell has a near copy on the other side. Cells at exactly the same least distance share the vote (of each side,
-    the five nearest are looked at).
+
+def left_out_scores(reference: X, system: Y) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
+    """Tell system from reference by ridge regression, and score every point by what all others have taught.
+
+    Without refitting: leaving a point out changes its residual by the factor ``1 / (1 - h)``, with h its leverage
+    (Allen, 1974). At 100 to 600 cells a side of four data sets, quadratic features find as much as boosted trees do, at
+    a fortieth of the time.
     """
-
-    def votes(own: np.ndarray, other: np.ndarray) -> np.ndarray:
-        least = np.minimum(own[:, :1], other[:, :1])
-        n_own, n_other = (own == least).sum(axis=1), (other == least).sum(axis=1)
-        return n_own / (n_own + n_other)
-
-    return (
-        votes(near.reference_to_reference.distances, near.reference_to_system.distances),
-        votes(near.system_to_system.distances, near.system_to_reference.distances),
-    )
-
-
-def out_of_fold_scores(
-    reference: X, system: Y, seed: int = 0
-) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
-    """Train small boosted trees to tell system from reference, and score every cell by trees that have not seen it.
-
-    The scores are probabilities of being the system's.
-    """
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.model_selection import StratifiedKFold
-    from threadpoolctl import threadpool_limits
-
     features = np.concatenate([reference, system])
-    side = np.repeat([0, 1], [len(reference), len(system)])
-    scores = np.zeros(len(features))
-    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
-    # trees as small as these are slower with several threads than with one
-    with threadpool_limits(1, user_api="openmp"):
-        for train, test in folds.split(features, side):
-            trees = HistGradientBoostingClassifier(
-                max_iter=N_TREES,
-                learning_rate=LEARNING_RATE,
-                max_leaf_nodes=8,
-                min_samples_leaf=5,
-                early_stopping=False,
-                random_state=seed,
-            )
-            scores[test] = trees.fit(features[train], side[train]).predict_proba(features[test])[:, 1]
+    side = np.repeat([-1.0, 1.0], [len(reference), len(system)])
+    scatter = features.T @ features
+    scatter[np.diag_indices_from(scatter)] += RIDGE * len(features)
+    weights = np.linalg.solve(scatter, features.T)
+    leverages = np.einsum("if,fi->i", features, weights)
+    scores = (features @ (weights @ side) - leverages * side) / np.maximum(1.0 - leverages, 1e-12)
     return scores[: len(reference)], scores[len(reference) :]
 
 
-def auroc(
-    negative: Float[np.ndarray, " n"], positive: Float[np.ndarray, " m"], weights_n: WeightsX, weights_m: WeightsY
-) -> Estimate:
-    """Estimate the area under the ROC curve: how often a positive cell scores above a negative one; ties count half."""
-    scores = np.concatenate([negative, positive])
-    _, rank = np.unique(scores, return_inverse=True)
-    order = np.argsort(rank, kind="stable")
-    is_positive: Bool[np.ndarray, " cells"] = (order >= len(negative)).astype(bool)
-    ones = np.ones((1, len(scores)))
-    weights = np.concatenate([ones, np.concatenate([weights_n, weights_m], axis=1)])[:, order]
-    # one column per distinct score
-    starts = np.flatnonzero(np.diff(rank[order], prepend=-1))
-    up = np.add.reduceat(weights * is_positive, starts, axis=1)
-    down = np.add.reduceat(weights * ~is_positive, starts, axis=1)
-    below = np.cumsum(down, axis=1) - 0.5 * down
-    pairs = up.sum(axis=1) * down.sum(axis=1)
-    value, *replicates = (up * below).sum(axis=1) / np.maximum(pairs, 1.0)
-    return Estimate(float(value), np.array(replicates))
+def auroc(negative: Float[np.ndarray, " n"], positive: Float[np.ndarray, " m"]) -> float:
+    """Compute the area under the ROC curve: how often a positive cell scores above a negative one; ties count half."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate([negative, positive]))[len(negative) :]
+    n, m = len(negative), len(positive)
+    return float((ranks.sum() - m * (m + 1) / 2) / (n * m))

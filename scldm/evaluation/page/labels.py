@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scldm.evaluation.labels import LabelFidelity
-from scldm.evaluation.records import Value
+from scldm.evaluation.null import LEVEL
 
 __all__ = ["MAX_ROWS", "Bar", "bar_of", "label_tables"]
 
@@ -40,18 +39,15 @@ def label_tables(labels: Sequence[LabelFidelity]) -> dict[str, list[LabelFidelit
 
 
 def bar_of(row: LabelFidelity, generator: str) -> Bar | None:
-    """Draw the difference from real cells, in grey if the intervals, as independent errors, explain it."""
+    """Draw the difference from real cells, in grey if chance explains it (in 5 % of the labels of real cells)."""
     real, own = row.agreement.get("real"), row.agreement.get(generator)
-    if real is None or own is None:
+    p_value = row.p_value(generator)
+    if real is None or own is None or p_value is None:
         return None
     difference = own.value - real.value
     level, meaning = _LEVELS[sum(abs(difference) > limit for limit in (NOTABLE, GRAVE))]
-    if abs(difference) <= math.hypot(_half_width(real), _half_width(own)):
-        level, meaning = "unsure", "within what the intervals explain"
+    if p_value > LEVEL:
+        level, meaning = "unsure", "within what chance explains"
     length = min(abs(difference) / _FULL_BAR, 1.0) * 50
     points = f"{difference * 100:+.0f}".replace("-", "−").replace("+0", "0").replace("−0", "0")  # noqa: RUF001
     return Bar(level, meaning, 50 - length if difference < 0 else 50.0, length, points)
-
-
-def _half_width(value: Value) -> float:
-    return 0.0 if value.low is None or value.high is None else (value.high - value.low) / 2

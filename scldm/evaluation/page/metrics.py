@@ -10,7 +10,7 @@ from scldm.evaluation.records import GROUPS, Record, Row
 from scldm.evaluation.systems import System, Systems
 from scldm.evaluation.verdict import Rank, in_own_space, rank
 
-__all__ = ["NOTHING", "RANKS", "Mark", "count_ranks", "metric_sections", "number", "strip_of"]
+__all__ = ["NOTHING", "RANKS", "Mark", "count_ranks", "metric_sections", "number", "real_range", "strip_of"]
 
 #: A mark and words for every rank.
 RANKS: dict[Rank, tuple[str, str]] = {
@@ -49,16 +49,35 @@ def metric_sections(rows: Iterable[Row]) -> dict[tuple[str, str | None], list[Ro
 
 
 def strip_of(values: Mapping[str, Record], systems: Systems) -> list[Mark]:
-    """Place the values of all systems that have a finite one on one linear axis."""
+    """Place the values of all systems that have a finite one on one linear axis.
+
+    The ends of the ceiling's mark are those of what real cells would score, where that is known; of the others', and on
+    a side that is open, those of the interval.
+    """
     known = [(system, values[system.name]) for system in systems if system.name in values]
     known = [(system, record) for system, record in known if math.isfinite(record.value)]
-    ranges = [(record.value, *(record.interval or (record.value, record.value))) for _, record in known]
+    ranges = [(record.value, *_ends(record, system.kind == "ceiling")) for system, record in known]
     low, high = min(map(min, ranges), default=0.0), max(map(max, ranges), default=0.0)
 
     def x(value: float) -> float:
         return MARGIN + (WIDTH - 2 * MARGIN) * (value - low) / (high - low) if high > low else WIDTH / 2
 
     return [Mark(system, record.value, *map(x, places)) for (system, record), places in zip(known, ranges, strict=True)]
+
+
+def _ends(record: Record, of_real: bool) -> tuple[float, float]:
+    low, high = record.interval or (record.value, record.value)
+    real_low, real_high = (record.real_range if of_real else None) or (None, None)
+    return low if real_low is None else real_low, high if real_high is None else real_high
+
+
+def real_range(record: Record) -> str:
+    """Say what real cells would score in the place of a generator; nothing where it is not known."""
+    low, high = record.real_range or (None, None)
+    if low is None:
+        return "" if high is None else f"real: to {number(high, record.value)}"
+    least = number(low, record.value)
+    return f"real: {least} up" if high is None else f"real: {least} … {number(high, record.value)}"
 
 
 def number(value: float | None, like: float | None = None) -> str:

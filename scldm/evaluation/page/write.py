@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from scldm.evaluation.findings import LEVELS, Finding
 from scldm.evaluation.page.figures import FIGURES, draw_figures
 from scldm.evaluation.page.labels import MAX_ROWS, bar_of, label_tables
-from scldm.evaluation.page.metrics import RANKS, count_ranks, metric_sections, number, strip_of
+from scldm.evaluation.page.metrics import RANKS, count_ranks, metric_sections, number, real_range, strip_of
 from scldm.evaluation.plots.embedding import Embedding
 from scldm.evaluation.verdict import in_own_space, rank
 from scldm.files import write_text
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["environment", "write_page"]
 
-_LIBRARIES = ("scldm", "numpy", "scipy", "anndata", "scanpy", "scikit-learn", "POT", "matplotlib")
+_LIBRARIES = ("scldm", "numpy", "scipy", "anndata", "scanpy", "scikit-learn", "matplotlib")
 
 
 def write_page(report: EvaluationReport, path: str | Path, embedding: Embedding = "umap") -> None:
@@ -54,7 +54,8 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {"number": number, "px": "{:.1f}".format, "thousands": "{:,}".format, "percent": "{:.0%}".format}
-    found.globals |= {"bar_of": bar_of, "in_own_space": in_own_space, "rank_of": rank, "strip_of": strip_of}
+    found.globals |= {"bar_of": bar_of, "in_own_space": in_own_space, "rank_of": rank, "real_range": real_range}
+    found.globals["strip_of"] = strip_of
     found.globals |= {"max_label_rows": MAX_ROWS, "ranks": RANKS}
     return found
 

@@ -29,7 +29,7 @@ def correlation_matrix(values: Float[np.ndarray, "cells genes"], within: np.ndar
     groups = None if within is None else np.unique(within.astype(str), return_inverse=True)[1]
     matrix = np.eye(values.shape[1])
     first, second = np.triu_indices(values.shape[1], k=1)
-    matrix[first, second] = pair_correlations(values, np.ones((1, len(values))), groups)[0]
+    matrix[first, second] = pair_correlations(values, np.ones((1, len(values)), dtype=bool), groups)[0]
     matrix[second, first] = matrix[first, second]
     return matrix
 

@@ -104,7 +104,7 @@ def _names(cells: DrawnCells) -> tuple[str, ...]:
 def abundant_moments(cells: Cells) -> GeneMoments:
     """Compute the moments of the cells as they are; mean counts and dispersions are of genes with enough counts."""
     genes = np.flatnonzero(gene_means(cells.counts) >= _MIN_MEAN_COUNT)
-    return GeneMoments.compute(cells.counts, cells.log1p_cp10k, np.zeros((0, len(cells))), genes)
+    return GeneMoments.compute(cells.counts, cells.log1p_cp10k, np.ones((1, len(cells)), dtype=bool), genes)
 
 
 def _draw_trend(ax: Axes, cells: DrawnCells, name: str, abundance: Genes, values: Genes, most_bins: int = 30) -> None:

@@ -57,7 +57,7 @@ def choose_markers(
     are left out, and no gene is taken twice. Gives pairs of label and gene (by position), in the order of the labels.
     """
     present = [label for label in labels if 0 < int((own == label).sum()) < len(cells)]
-    changes = fold_changes(cells.log1p_cp10k, own, present, np.zeros((0, len(cells))))
+    changes = fold_changes(cells.log1p_cp10k, own, present, np.ones((1, len(cells)), dtype=bool))
     chosen: list[tuple[str, int]] = []
     taken: set[int] = set()
     for label, change in zip(present, changes, strict=True):

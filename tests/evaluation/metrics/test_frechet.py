@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from scldm.evaluation.metrics import frechet
-from scldm.evaluation.metrics.frechet import frechet_distance, frechet_estimate
+from scldm.evaluation.metrics import METRICS, frechet
+from scldm.evaluation.metrics.frechet import frechet_distance
 
 
 def test_frechet_of_known_gaussians():
@@ -32,11 +32,28 @@ def test_frechet_survives_fewer_cells_than_features():
     assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x))
 
 
-def test_frechet_replicates_are_those_of_repeated_cells(clouds, monkeypatch, weights_for):
-    monkeypatch.setattr(frechet, "_BLOCK_ROWS", 16)
+def test_frechet_does_not_depend_on_where_the_origin_is(clouds):
     x, y = clouds
-    weights_x, weights_y = weights_for(70, 50, n_resamples=4)
-    estimate = frechet_estimate(x, y, weights_x, weights_y)
-    assert estimate.value == pytest.approx(frechet_distance(x, y))
-    for replicate, a, b in zip(estimate.replicates, weights_x.astype(int), weights_y.astype(int), strict=True):
-        assert replicate == pytest.approx(frechet_distance(np.repeat(x, a, axis=0), np.repeat(y, b, axis=0)))
+    assert frechet_distance(x + 1e7, y + 1e7) == pytest.approx(frechet_distance(x, y), rel=1e-6)
+
+
+@pytest.mark.parametrize("n_cells", [(40, 30), (3, 50)])
+def test_every_row_is_the_distance_of_the_chosen_cells(clouds, draw, compare_points, monkeypatch, n_cells):
+    monkeypatch.setattr(frechet, "_BLOCK_ROWS", 16)
+    points = np.concatenate(clouds)
+    system, reference = draw(120, *n_cells)
+    found = METRICS["frechet_distance"].compute(compare_points(points, system, reference), "pca")
+    expected = [frechet_distance(points[s], points[r]) for s, r in zip(system, reference, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_copies_of_one_cell_in_one_row_leave_the_other_rows_as_they_are(clouds, draw, compare_points):
+    points = np.concatenate([np.tile(clouds[0][:1], (30, 1)), *clouds])
+    system, reference = draw(150, 30, 40)
+    system[1], reference[1] = np.arange(150) < 30, np.arange(150) >= 110
+    found = METRICS["frechet_distance"].compute(compare_points(points, system, reference), "pca")
+    covariance = np.cov(points[110:].T)
+    by_hand = ((points[0] - points[110:].mean(axis=0)) ** 2).sum() + np.trace(covariance)
+    assert found[1] == pytest.approx(by_hand)
+    expected = [frechet_distance(points[s], points[r]) for s, r in zip(system, reference, strict=True)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

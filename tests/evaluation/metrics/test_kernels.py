@@ -1,8 +1,15 @@
 import numpy as np
 import pytest
 
-from scldm.evaluation.metrics import kernels
-from scldm.evaluation.metrics.kernels import BANDWIDTH_FACTORS, median_bandwidth, mmd2, mmd2_estimate
+from scldm.evaluation.metrics import METRICS, kernels
+from scldm.evaluation.metrics.kernels import (
+    BANDWIDTH_FACTORS,
+    MMD2_PUBLISHED,
+    PUBLISHED_BANDWIDTHS,
+    median_bandwidth,
+    mmd2,
+    mmd2_rows,
+)
 
 
 @pytest.mark.parametrize("unbiased", [True, False])
@@ -38,32 +45,46 @@ def test_median_bandwidth_makes_the_median_pair_fall_to_one_over_e(clouds):
     assert median_bandwidth(np.zeros((5, 2))) == 1.0
 
 
-def test_mmd_estimate_is_the_direct_sum_over_five_kernels_with_and_without_weights(clouds, monkeypatch, weights_for):
+def kernel_means(points: np.ndarray, median: float) -> np.ndarray:
+    """Kernels between all points, averaged over the bandwidths; zero between a point and itself."""
+    squared = ((points[:, None] - points) ** 2).sum(axis=-1)
+    return np.mean([np.exp(-squared / (median * f)) for f in BANDWIDTH_FACTORS], axis=0) * (1 - np.eye(len(points)))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_every_row_is_the_direct_sum_over_five_kernels_between_the_chosen_points(clouds, draw, monkeypatch, known):
     monkeypatch.setattr(kernels, "_BLOCK_ROWS", 16)
-    x, y = clouds
-    median = 3.0
-    weights_x, weights_y = weights_for(70, 50, n_resamples=3)
-
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        squared = ((a[:, None] - b) ** 2).sum(axis=-1)
-        return np.mean([np.exp(-squared / (median * f)) for f in BANDWIDTH_FACTORS], axis=0)
-
-    def direct(a: np.ndarray, b: np.ndarray) -> float:
-        def within(points: np.ndarray, w: np.ndarray) -> float:
-            pairs = np.outer(w, w) * (1 - np.eye(len(w)))
-            return float((pairs * kernel(points, points)).sum() / pairs.sum())
-
-        return within(x, a) + within(y, b) - 2 * float(a @ kernel(x, y) @ b) / (a.sum() * b.sum())
-
-    estimate = mmd2_estimate(x, y, median, weights_x, weights_y)
-    assert estimate.value == pytest.approx(direct(np.ones(70), np.ones(50)), rel=1e-9)
-    expected = [direct(a, b) for a, b in zip(weights_x.astype(float), weights_y.astype(float), strict=True)]
-    np.testing.assert_allclose(estimate.replicates, expected, atol=1e-6)
+    points, median = np.concatenate(clouds), 3.0
+    system, reference = draw(120, 40, 30)
+    kernel = kernel_means(points, median)
+    found = mmd2_rows(points, median, system, reference, kernel if known else None)
     bandwidths = [np.sqrt(median * f / 2) for f in BANDWIDTH_FACTORS]
-    assert estimate.value == pytest.approx(mmd2(x, y, bandwidths) / 5)
+    for value, s, r in zip(found, system, reference, strict=True):
+        within_s, within_r, between = kernel[np.ix_(s, s)], kernel[np.ix_(r, r)], kernel[np.ix_(s, r)]
+        direct = within_s.sum() / (40 * 39) + within_r.sum() / (30 * 29) - 2 * between.mean()
+        assert value == pytest.approx(direct, abs=1e-6)
+        assert value == pytest.approx(mmd2(points[s], points[r], bandwidths) / 5, abs=1e-6)
 
 
-def test_resampled_mmd_is_not_biased_by_cells_drawn_twice(weights_for):
-    x, y = np.random.default_rng(3).normal(size=(2, 200, 3))
-    estimate = mmd2_estimate(x, y, 4.0, *weights_for(200, 200, n_resamples=200))
-    assert abs(np.mean(estimate.replicates) - estimate.value) < np.std(estimate.replicates)
+def test_cells_of_one_pool_dealt_to_both_sides_have_no_mmd_on_average(clouds, draw):
+    values = mmd2_rows(np.concatenate(clouds), 4.0, *draw(120, 50, 50, n_rows=400))
+    assert abs(values.mean()) < 3 * values.std() / 20
+    assert 0.25 < (values > 0).mean() < 0.75
+
+
+@pytest.mark.parametrize("max_kept", [8000, 0])
+def test_the_unit_of_the_kernels_is_that_of_the_fitting_cells(clouds, draw, compare_points, monkeypatch, max_kept):
+    monkeypatch.setattr(kernels, "_MAX_KEPT_CELLS", max_kept)
+    monkeypatch.setattr(kernels, "_BLOCK_ROWS", 16)
+    points, fitting = np.concatenate(clouds), 2.0 * clouds[0]
+    system, reference = draw(120, 45, 45)
+    comparison = compare_points(points, system, reference, fitting)
+    bandwidths = [median_bandwidth(fitting) * np.sqrt(f) for f in BANDWIDTH_FACTORS]
+    sides = [(points[s], points[r]) for s, r in zip(system, reference, strict=True)]
+    expected = [mmd2(*side, bandwidths) / 5 for side in sides]
+    np.testing.assert_allclose(METRICS["mmd2"].compute(comparison, "pca"), expected, atol=1e-6)
+    # other draws of the same pool
+    other = compare_points(points, reference[:2], system[:2], fitting)
+    np.testing.assert_allclose(METRICS["mmd2"].compute(other, "pca"), expected[:2], atol=1e-6)
+    published = [mmd2(*side, PUBLISHED_BANDWIDTHS, unbiased=False) for side in sides]
+    np.testing.assert_allclose(MMD2_PUBLISHED.compute(comparison, "pca"), published)

@@ -7,15 +7,15 @@ from scldm.evaluation.metrics.moments import (
     GeneMoments,
     binned_medians,
     dispersion_trend_error,
-    weighted_sums,
+    sums_of,
     zero_curve_error,
 )
 
 
-def moments(counts: np.ndarray, weights: np.ndarray | None = None) -> GeneMoments:
+def moments(counts: np.ndarray, chosen: np.ndarray | None = None) -> GeneMoments:
     sparse = csr_matrix(counts.astype(np.float32))
-    weights = np.ones((1, len(counts)), dtype=np.float32) if weights is None else weights
-    return GeneMoments.compute(sparse, log1p_cp10k(sparse), weights, np.arange(counts.shape[1]))
+    chosen = np.ones((1, len(counts)), dtype=bool) if chosen is None else chosen
+    return GeneMoments.compute(sparse, log1p_cp10k(sparse), chosen, np.arange(counts.shape[1]))
 
 
 def negative_binomial(mean: np.ndarray, dispersion: float, rng: np.random.Generator) -> np.ndarray:
@@ -35,15 +35,34 @@ def test_moments_by_hand():
     np.testing.assert_allclose(found.dispersions[0, 0], (2 + 20) / 4 / 4.0 - 1)
 
 
-def test_a_resample_is_the_cells_drawn_so_often():
+def test_every_row_has_the_moments_of_the_chosen_cells(draw):
     rng = np.random.default_rng(0)
-    counts = rng.poisson(rng.gamma(1.0, 2.0, size=(40, 8)))
-    weights = rng.poisson(1.0, size=(3, 40)).astype(np.float32)
-    found = moments(counts, weights)
-    for row, weight in enumerate(weights, start=1):
-        drawn = moments(np.repeat(counts, weight.astype(int), axis=0))
+    counts = rng.poisson(rng.gamma(1.0, 2.0, size=(60, 8)))
+    chosen, _ = draw(60, 40, 0)
+    chosen[1, :30] = False  # another number of cells
+    found = moments(counts, chosen)
+    for row, cells in enumerate(chosen):
+        alone = moments(counts[cells])
         for name in ("means", "variances", "zero_fractions", "mean_counts", "dispersions"):
-            np.testing.assert_allclose(getattr(found, name)[row], getattr(drawn, name)[0], rtol=1e-4)
+            np.testing.assert_allclose(getattr(found, name)[row], getattr(alone, name)[0], rtol=1e-4, err_msg=name)
+
+
+def test_mean_counts_and_dispersions_are_of_the_expressed_genes_in_their_order(draw):
+    counts = np.random.default_rng(0).poisson(3.0, size=(40, 6)).astype(np.float32)
+    chosen, _ = draw(40, 25, 0)
+    sparse = csr_matrix(counts)
+    some = GeneMoments.compute(sparse, log1p_cp10k(sparse), chosen, np.array([4, 0]))
+    every = moments(counts, chosen)
+    np.testing.assert_allclose(some.mean_counts, every.mean_counts[:, [4, 0]])
+    np.testing.assert_allclose(some.dispersions, every.dispersions[:, [4, 0]])
+    np.testing.assert_array_equal(some.means, every.means)
+    expected = np.log10(np.maximum(every.dispersions[:, [0]], 0.01))
+    np.testing.assert_allclose(some.log_dispersions(np.array([1])), expected)
+
+
+def test_hardly_any_dispersion_counts_as_a_hundredth():
+    counts = np.column_stack([np.full(30, 4), np.zeros(30), np.arange(30)])
+    np.testing.assert_allclose(moments(counts).log_dispersions(np.arange(2)), [[-2.0, -2.0]])
 
 
 def test_genes_that_do_not_vary_have_no_variance():
@@ -108,6 +127,24 @@ def test_the_dispersion_trend_error_is_a_log10_factor():
     assert dispersion_trend_error(high, low, np.arange(60), 10)[0] == pytest.approx(1.0, abs=0.05)
 
 
-def test_weighted_sums_start_with_the_plain_sum():
-    matrix = csr_matrix(np.array([[1.0, 0.0], [2.0, 5.0]]))
-    np.testing.assert_allclose(weighted_sums(matrix, np.array([[0.0, 3.0]])), [[3.0, 5.0], [6.0, 15.0]])
+def test_the_errors_of_curves_and_trends_are_those_of_every_row(draw):
+    rng = np.random.default_rng(0)
+    means = 10.0 ** np.linspace(-1.4, 1.0, 80)
+    counts = negative_binomial(np.tile(means, (120, 1)), 0.5, rng)
+    system, reference = draw(120, 50, 50)
+    both, chosen = (moments(counts, system), moments(counts, reference)), np.arange(20, 80)
+    curves, trends = zero_curve_error(*both), dispersion_trend_error(*both, chosen, 10)
+    for row, cells in enumerate(zip(system, reference, strict=True)):
+        alone = [moments(counts[side]) for side in cells]
+        assert curves[row] == pytest.approx(zero_curve_error(*alone)[0], rel=1e-4)
+        assert trends[row] == pytest.approx(dispersion_trend_error(*alone, chosen, 10)[0], rel=1e-4)
+    assert len(np.unique(curves)) == len(np.unique(trends)) == 4
+
+
+def test_sums_are_those_of_the_chosen_cells(draw):
+    values = np.random.default_rng(0).gamma(1.0, 2.0, size=(50, 4)) * (np.arange(200).reshape(50, 4) % 3 > 0)
+    chosen, _ = draw(50, 20, 0)
+    np.testing.assert_allclose(sums_of(csr_matrix(values), chosen), [values[row].sum(axis=0) for row in chosen], 1e-5)
+    counts = csr_matrix(np.array([[2.0**24, 1.0], [1.0, 5.0]]))  # exact in single precision, alone
+    np.testing.assert_array_equal(sums_of(counts, np.array([[True, False], [False, True]])), counts.toarray())
+    np.testing.assert_array_equal(sums_of(counts, np.zeros((1, 2), dtype=bool)), [[0.0, 0.0]])

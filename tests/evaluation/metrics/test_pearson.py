@@ -4,6 +4,10 @@ import pytest
 from scldm.evaluation.metrics.pearson import pair_correlations, pearson, pearson_rows
 
 
+def every(values: np.ndarray) -> np.ndarray:
+    return np.ones((1, len(values)), dtype=bool)
+
+
 def test_pearson_matches_numpy_and_is_zero_for_a_constant():
     x, y = np.random.default_rng(0).normal(size=(2, 30))
     assert pearson(x, y) == pytest.approx(np.corrcoef(x, y)[0, 1])
@@ -13,14 +17,13 @@ def test_pearson_matches_numpy_and_is_zero_for_a_constant():
 def test_pair_correlations_match_numpy_and_silent_genes_have_none():
     values = np.random.default_rng(0).poisson(2.0, size=(40, 3)).astype(float)
     values[:, 2] = 0
-    (correlations,) = pair_correlations(values, np.ones((1, 40)))
+    (correlations,) = pair_correlations(values, every(values))
     np.testing.assert_allclose(correlations, [np.corrcoef(values[:, 0], values[:, 1])[0, 1], 0.0, 0.0])
 
 
 def test_agreement_of_correlations_of_constructed_matrices():
     def agreement(one: np.ndarray, other: np.ndarray) -> float:
-        ones = np.ones((1, len(one)))
-        return float(pearson_rows(pair_correlations(one, ones), pair_correlations(other, ones))[0])
+        return float(pearson_rows(pair_correlations(one, every(one)), pair_correlations(other, every(other)))[0])
 
     rng = np.random.default_rng(0)
     together = rng.normal(size=(4000, 2))[:, [0, 0, 1, 1]] + 0.3 * rng.normal(size=(4000, 4))
@@ -40,18 +43,33 @@ def test_pearson_of_rows_among_chosen_values():
     for row in range(3):
         assert found[row] == pytest.approx(np.corrcoef(x[row, among[row]], y[row, among[row]])[0, 1])
     np.testing.assert_allclose(pearson_rows(x, y), [pearson(x[row], y[row]) for row in range(3)])
+    assert pearson_rows(x, y, np.zeros((3, 40), dtype=bool)).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_pair_correlations_of_resamples_are_those_of_the_cells_drawn_so_often():
+def test_pair_correlations_in_every_row_are_those_of_the_chosen_cells(draw):
     rng = np.random.default_rng(0)
-    values = rng.normal(size=(30, 5)) + rng.normal(size=(30, 1)) + 10.0
+    values = rng.normal(size=(50, 5)) + rng.normal(size=(50, 1)) + 10.0
     values[:, 2] = 4.0
-    weights = np.vstack([np.ones(30), rng.poisson(1.0, size=(2, 30))])
-    found = pair_correlations(values, weights)
-    for row, weight in enumerate(weights.astype(int)):
+    chosen, _ = draw(50, 30, 0)
+    for row, found in zip(chosen, pair_correlations(values, chosen), strict=True):
         with np.errstate(invalid="ignore"):  # one gene never varies
-            drawn = np.nan_to_num(np.corrcoef(np.repeat(values, weight, axis=0).T))
-        np.testing.assert_allclose(found[row], drawn[np.triu_indices(5, k=1)], atol=1e-6)
+            expected = np.nan_to_num(np.corrcoef(values[row].T))
+        np.testing.assert_allclose(found, expected[np.triu_indices(5, k=1)], atol=1e-6)
+
+
+def test_pair_correlations_of_values_far_from_zero(draw):
+    values = np.random.default_rng(0).normal(size=(50, 4))
+    chosen, _ = draw(50, 30, 0)
+    np.testing.assert_allclose(pair_correlations(values + 1e7, chosen), pair_correlations(values, chosen), atol=1e-6)
+
+
+def test_genes_that_vary_only_in_cells_that_are_not_chosen_correlate_with_none():
+    values = np.random.default_rng(0).normal(size=(30, 20))
+    values[:13, :19] = values[0, :19]
+    rows = np.stack([np.arange(30) < 13, np.arange(30) >= 13])
+    constant, varying = pair_correlations(values, rows)
+    np.testing.assert_array_equal(constant, 0.0)
+    np.testing.assert_allclose(varying, np.corrcoef(values[13:].T)[np.triu_indices(20, k=1)])
 
 
 def test_pair_correlations_within_groups_leave_out_what_differs_between_them():
@@ -59,9 +77,24 @@ def test_pair_correlations_within_groups_leave_out_what_differs_between_them():
     groups = rng.integers(0, 3, 3000)
     independent = rng.normal(size=(3000, 4))
     values = independent + 3.0 * groups[:, None]  # all genes follow the group and nothing else
-    assert pair_correlations(values, np.ones((1, 3000))).min() > 0.8
-    within = pair_correlations(values, np.ones((1, 3000)), groups)
+    assert pair_correlations(values, every(values)).min() > 0.8
+    within = pair_correlations(values, every(values), groups)
     assert np.abs(within).max() < 0.06
-    residuals = values - np.stack([values[groups == g].mean(axis=0) for g in range(3)])[groups]
-    expected = np.corrcoef(residuals.T)[np.triu_indices(4, k=1)]
-    np.testing.assert_allclose(within[0], expected)
+    np.testing.assert_allclose(within[0], of_residuals(values, groups))
+
+
+def of_residuals(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    residuals = values.copy()
+    for group in np.unique(groups):
+        residuals[groups == group] -= values[groups == group].mean(axis=0)
+    return np.corrcoef(residuals.T)[np.triu_indices(values.shape[1], k=1)]
+
+
+def test_pair_correlations_within_groups_in_every_row_are_those_of_the_chosen_cells(draw):
+    rng = np.random.default_rng(0)
+    groups = np.append(rng.integers(0, 3, 78), [3, 3])
+    values = rng.normal(size=(80, 4)) + rng.normal(size=(80, 1)) + groups[:, None]
+    chosen, _ = draw(80, 40, 0)
+    chosen[0, groups == 1] = False  # without the cells of a group
+    for row, found in zip(chosen, pair_correlations(values, chosen, groups), strict=True):
+        np.testing.assert_allclose(found, of_residuals(values[row], groups[row]), atol=1e-9)

@@ -3,24 +3,26 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from scldm.evaluation.bootstrap import draw_weights
-from scldm.evaluation.metrics.nearest import Neighbourhoods
-from scldm.evaluation.metrics.two_sample import (
-    auroc,
-    nearest_neighbour_votes,
-    out_of_fold_scores,
-)
+from scldm.evaluation.metrics import METRICS
+from scldm.evaluation.metrics.nearest import NearestOfPool
+from scldm.evaluation.metrics.two_sample import RIDGE, auroc, left_out_scores, quadratic_features
+
+NAMES = ("accuracy", "precision", "recall", "density", "coverage")
+
+
+def figures(real: np.ndarray, generated: np.ndarray, n_neighbours: int = 5) -> dict[str, float]:
+    system = np.arange(len(real) + len(generated)) >= len(real)
+    known = NearestOfPool.find(np.concatenate([real, generated]))
+    return dict(zip(NAMES, known.look(system, ~system, n_neighbours), strict=True))
 
 
 def accuracy(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.concatenate(nearest_neighbour_votes(Neighbourhoods.find(x, y))).mean())
+    return figures(x, y)["accuracy"]
 
 
 def test_nearest_neighbour_accuracy_leaves_one_out_by_hand():
     # nearest others: 0 -> 1 and 1 -> 0 (same sample); 10 -> 10.5, 2.5 -> 1 and 10.5 -> 10 (the other sample)
-    votes = nearest_neighbour_votes(Neighbourhoods.find(np.array([[0.0], [1.0], [10.0]]), np.array([[2.5], [10.5]])))
-    np.testing.assert_array_equal(votes[0], [1, 1, 0])
-    np.testing.assert_array_equal(votes[1], [0, 0])
+    assert accuracy(np.array([[0.0], [1.0], [10.0]]), np.array([[2.5], [10.5]])) == pytest.approx(2 / 5)
 
 
 def test_nearest_neighbour_accuracy_matches_scikit_learn(clouds):
@@ -42,17 +44,6 @@ def test_nearest_neighbour_accuracy_of_copies_is_zero_and_ties_share_the_vote(cl
     assert accuracy(x, x.copy()) == 0.0
     # all six points coincide: of the five others, two are of the same sample
     assert accuracy(np.zeros((3, 2)), np.zeros((3, 2))) == pytest.approx(2 / 5)
-
-
-def figures(real: np.ndarray, generated: np.ndarray, n_neighbours: int = 5) -> dict[str, float]:
-    near = Neighbourhoods.find(real, generated, n_neighbours)
-    indicators = {
-        "precision": near.precision,
-        "recall": near.recall,
-        "density": near.density,
-        "coverage": near.coverage,
-    }
-    return {name: float(values.mean()) for name, values in indicators.items()}
 
 
 def test_equal_distributions_score_high_everywhere():
@@ -94,15 +85,24 @@ def test_density_tells_the_crowded_middle_from_the_whole():
     assert crowded["coverage"] < 0.2
 
 
+def test_one_typical_cell_made_again_and_again_is_precise_and_nothing_else():
+    real = np.random.default_rng(1).normal(size=(120, 2))
+    found = figures(real, np.tile(real[:1] + 1e-3, (120, 1)))
+    assert (found["precision"], found["recall"]) == (1.0, 0.0)
+    assert found["coverage"] < 0.1
+    assert found["accuracy"] > 0.9
+
+
 def test_manifolds_by_hand():
     # with one neighbour the real balls are [-1, 1], [0, 2] and [1, 19]
     real, generated = np.array([[0.0], [1.0], [10.0]]), np.array([[-0.9], [1.9], [17.0], [19.5], [-1.1]])
-    near = Neighbourhoods.find(real, generated, n_neighbours=1)
-    np.testing.assert_array_equal(near.precision, [1, 1, 1, 0, 0])
-    np.testing.assert_array_equal(near.density, [1, 2, 1, 0, 0])
-    np.testing.assert_array_equal(near.coverage, [1, 1, 1])
+    found = figures(real, generated, n_neighbours=1)
+    # generated cells are in 1, 2, 1, 0 and 0 of them
+    assert found["precision"] == pytest.approx(3 / 5)
+    assert found["density"] == pytest.approx(4 / 5)
+    assert found["coverage"] == 1.0
     # generated balls: [-1.1, -0.7], [-0.9, 4.7], [14.5, 19.5], [17, 22], [-1.3, -0.9]
-    np.testing.assert_array_equal(near.recall, [1, 1, 0])
+    assert found["recall"] == pytest.approx(2 / 3)
 
 
 def test_precision_and_recall_swap_with_their_arguments(clouds):
@@ -110,32 +110,97 @@ def test_precision_and_recall_swap_with_their_arguments(clouds):
     assert (one["precision"], one["recall"]) == (other["recall"], other["precision"])
 
 
+def test_the_metrics_of_neighbourhoods_are_those_of_every_draw(clouds, draw, compare_points):
+    points = np.concatenate(clouds)
+    system, reference = draw(120, 40, 40)
+    comparison = compare_points(points, system, reference)
+    expected = [figures(points[r], points[s]) for s, r in zip(system, reference, strict=True)]
+    for name in NAMES:
+        metric = METRICS["nearest_neighbour_accuracy" if name == "accuracy" else name]
+        np.testing.assert_allclose(metric.compute(comparison, "pca"), [one[name] for one in expected], err_msg=name)
+
+
 @pytest.mark.parametrize("decimals", [8, 1])
-def test_auroc_matches_scikit_learn_with_weights_and_ties(decimals):
+def test_auroc_matches_scikit_learn_with_and_without_ties(decimals):
     rng = np.random.default_rng(4)
     negative, positive = np.round(rng.normal(size=60), decimals), np.round(rng.normal(0.5, 1.0, size=45), decimals)
-    weights_n, weights_p = draw_weights(60, rng, 10), draw_weights(45, rng, 10)
-    estimate = auroc(negative, positive, weights_n, weights_p)
     truth, scores = np.repeat([0, 1], [60, 45]), np.concatenate([negative, positive])
-    assert estimate.value == pytest.approx(roc_auc_score(truth, scores))
-    for replicate, a, b in zip(estimate.replicates, weights_n, weights_p, strict=True):
-        assert replicate == pytest.approx(roc_auc_score(truth, scores, sample_weight=np.concatenate([a, b])))
+    assert auroc(negative, positive) == pytest.approx(roc_auc_score(truth, scores))
+    assert auroc(positive, negative) == pytest.approx(1 - roc_auc_score(truth, scores))
 
 
-def test_boosted_trees_tell_different_clouds_apart_and_equal_ones_not():
+def test_quadratic_features_are_standardised_squares_and_products(clouds):
+    points = np.column_stack([clouds[0] * [1.0, 5.0, 1.0, 1.0] + 3.0, np.ones(70)])
+    features = quadratic_features(points)
+    # a one; five coordinates, their squares, and ten products of two
+    assert features.shape == (70, 1 + 5 + 5 + 10)
+    np.testing.assert_array_equal(features[:, 0], 1.0)
+    np.testing.assert_allclose(features[:, 1:].mean(axis=0), 0.0, atol=1e-12)
+    spread = features[:, 1:].std(axis=0)
+    is_constant = np.isin(np.arange(20), [4, 9, 13, 16, 18, 19])  # all that the last coordinate has a part in
+    np.testing.assert_allclose(spread, np.where(is_constant, 0.0, 1.0), atol=1e-12)
+    standardised = (points[:, :2] - points[:, :2].mean(axis=0)) / points[:, :2].std(axis=0)
+    product = np.clip(standardised, -3.0, 3.0).prod(axis=1)
+    np.testing.assert_allclose(features[:, 11], (product - product.mean()) / product.std())
+
+
+def test_only_the_first_coordinates_have_products():
+    points = np.random.default_rng(0).normal(size=(50, 30))
+    assert quadratic_features(points).shape == (50, 1 + 30 + 30 + 45)
+
+
+def test_left_out_scores_are_those_of_a_ridge_that_has_not_seen_the_point():
+    rng = np.random.default_rng(7)
+    reference, system = rng.normal(size=(2, 20, 30))  # more features than points on a side
+    features, side = np.concatenate([reference, system]), np.repeat([-1.0, 1.0], 20)
+    expected = []
+    for i in range(40):
+        others = np.arange(40) != i
+        scatter = features[others].T @ features[others] + RIDGE * 40 * np.eye(30)
+        expected.append(features[i] @ np.linalg.solve(scatter, features[others].T @ side[others]))
+    np.testing.assert_allclose(np.concatenate(left_out_scores(reference, system)), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_classifier_of_nothing_but_noise_remembers_nothing():
+    rng = np.random.default_rng(7)
+    fitted, left_out = [], []
+    for reference, system in rng.normal(size=(20, 2, 20, 30)):  # more features than points on a side
+        features, side = np.concatenate([reference, system]), np.repeat([-1.0, 1.0], 20)
+        weights = np.linalg.solve(features.T @ features + RIDGE * 40 * np.eye(30), features.T @ side)
+        fitted.append(auroc(reference @ weights, system @ weights))
+        left_out.append(auroc(*left_out_scores(reference, system)))
+    assert np.mean(fitted) > 0.95
+    assert np.mean(left_out) == pytest.approx(0.5, abs=0.06)
+
+
+def test_a_point_that_nothing_is_known_of_has_a_finite_score():
+    reference, system = np.eye(6)[:3] * 1e9, np.eye(6)[3:] * 1e9
+    assert np.isfinite(np.concatenate(left_out_scores(reference, system))).all()
+
+
+def test_a_classifier_tells_different_clouds_apart_and_equal_ones_not(one_row, compare_points):
     rng = np.random.default_rng(5)
     x, y = rng.normal(size=(2, 300, 5))
-    weights = draw_weights(300, rng, 5), draw_weights(300, rng, 5)
-    assert auroc(*out_of_fold_scores(x, y), *weights).value == pytest.approx(0.5, abs=0.06)
+
+    def told_apart(one: np.ndarray, other: np.ndarray) -> float:
+        comparison = compare_points(np.concatenate([one, other]), *one_row(300, 300))
+        return METRICS["classifier_auroc"].compute(comparison, "pca")[0]
+
+    assert told_apart(x, y) == pytest.approx(0.5, abs=0.06)
+    assert told_apart(x, 1.6 * y) > 0.65
     # the same mean and spread of every feature: only an interaction of two tells them apart
     y[:, 1] = np.abs(y[:, 1]) * np.sign(y[:, 0])
-    assert auroc(*out_of_fold_scores(x, y), *weights).value > 0.65
-    assert auroc(*out_of_fold_scores(x, x + 10.0), *weights).value > 0.99
+    assert told_apart(x, y) > 0.65
+    assert told_apart(x, x + 10.0) > 0.99
+    # every cell is there twice, once on each side: memory would give below one half, and a leak cannot help
+    assert told_apart(x, x.copy()) < 0.55
 
 
-def test_scores_come_from_trees_that_have_not_seen_the_cell():
-    # every cell is there twice, once on each side: a leak between folds cannot help, memory would give below one half
-    x = np.random.default_rng(6).normal(size=(200, 4))
-    scores = out_of_fold_scores(x, x.copy())
-    weights = np.ones((1, 200), dtype=np.float32)
-    assert auroc(*scores, weights, weights).value < 0.55
+def test_every_row_of_the_classifier_is_of_the_chosen_cells(clouds, draw, compare_points):
+    points = np.concatenate(clouds)
+    system, reference = draw(120, 40, 40)
+    features = quadratic_features(points)  # of the whole pool, so that it is the same in every draw
+    expected = [auroc(*left_out_scores(features[r], features[s])) for s, r in zip(system, reference, strict=True)]
+    found = METRICS["classifier_auroc"].compute(compare_points(points, system, reference), "pca")
+    np.testing.assert_allclose(found, expected)
+    assert len(np.unique(found)) == 4

@@ -67,7 +67,8 @@ INFO = MetricInfo("metric", "A metric", "distances", "lower", "what it is")
 
 
 def row(*, space: str | None = "pca", **values: float) -> Row:
-    return Row(INFO, space, None, {name: Record("metric", name, value) for name, value in values.items()})
+    real = values.get("ceiling")
+    return Row(INFO, space, None, {name: Record("metric", name, v, real_high=real) for name, v in values.items()})
 
 
 def systems_of(*names: str, generators: tuple[str, ...] = ("ours",)) -> Systems:
@@ -168,7 +169,7 @@ def test_strip_places_values_on_one_scale() -> None:
     assert strip_of({}, systems) == []
 
 
-def fidelity(label: str, n_real: int, real: Value | None, own: Value | None, n_own: int = 50) -> LabelFidelity:
+def fidelity(label: str, n_real: int, real: Value | None, own: Value | None, n_own: int = 5000) -> LabelFidelity:
     return LabelFidelity(
         condition="kind",
         label=label,
@@ -182,10 +183,10 @@ def fidelity(label: str, n_real: int, real: Value | None, own: Value | None, n_o
 
 def test_label_differences_are_coloured_by_size_unless_chance_explains_them() -> None:
     labels = (
-        fidelity("grave", 90, Value(0.8), Value(0.5)),
-        fidelity("notable", 80, Value(0.8), Value(0.87)),
-        fidelity("small", 70, Value(0.8), Value(0.81)),
-        fidelity("chance", 60, Value(0.8, 0.6, 1.1), Value(0.6, 0.4, 0.8)),
+        fidelity("grave", 90_000, Value(0.8), Value(0.5)),
+        fidelity("notable", 80_000, Value(0.8), Value(0.87)),
+        fidelity("small", 70_000, Value(0.8), Value(0.83)),
+        fidelity("chance", 60, Value(0.8, 0.6, 1.1), Value(0.6, 0.4, 0.8), n_own=10),
         fidelity("missing", 50, Value(0.8), None, n_own=0),
         fidelity("rare one", 5, None, Value(1.0)),
     )
@@ -242,7 +243,7 @@ def test_the_same_report_gives_the_same_page(report: EvaluationReport, source: s
 def test_the_published_profile_has_no_ceiling_to_stand_at(
     real: ad.AnnData, generated: ad.AnnData, train: ad.AnnData, tmp_path: Path
 ) -> None:
-    report = evaluate(real, generated, train=train, profile="published", n_resamples=20)
+    report = evaluate(real, generated, train=train, profile="published", n_permutations=39)
     source, page = write(report, tmp_path)
     assert "ceiling" not in report.systems.names
     assert 'class="mark"' not in source
@@ -278,7 +279,7 @@ def test_hostile_names_are_only_text(
         files.append(adata)
     system = "<img src=http://example.org/x>"
     report = evaluate(
-        files[0], {system: files[1]}, train=files[2], conditions=["<i>kind</i>"], n_splits=1, n_resamples=20
+        files[0], {system: files[1]}, train=files[2], conditions=["<i>kind</i>"], n_halvings=1, n_permutations=39
     )
     source, page = write(report, tmp_path)
     assert "script" not in page.tags
@@ -293,7 +294,7 @@ def test_hostile_names_are_only_text(
 
 
 def test_page_without_conditions_and_training_cells(real: ad.AnnData, generated: ad.AnnData, tmp_path: Path) -> None:
-    report = evaluate(real, generated, n_splits=1, n_resamples=20)
+    report = evaluate(real, generated, n_halvings=1, n_permutations=39)
     _, page = write(report, tmp_path)
     assert page.ids == ["findings", "metrics", "embedding", "genes", "correlations", "depth", "notes"]
     assert "The memoriser is the training cells" not in page.text
@@ -305,13 +306,13 @@ def test_a_generator_whose_cells_have_no_known_label_is_drawn(
 ) -> None:
     strange = generated.copy()
     strange.obs["cell_type"] = np.full(strange.n_obs, label, dtype=object)
-    report = evaluate(real, strange, train=train, conditions=["cell_type"], n_splits=1, n_resamples=20)
+    report = evaluate(real, strange, train=train, conditions=["cell_type"], n_halvings=1, n_permutations=39)
     _, page = write(report, tmp_path)
     assert "depth" in page.ids
 
 
 def test_copies_of_training_cells_are_drawn(train: ad.AnnData, tmp_path: Path) -> None:
-    report = evaluate(train, train, train=train, conditions=["cell_type"], n_splits=1, n_resamples=20)
+    report = evaluate(train, train, train=train, conditions=["cell_type"], n_halvings=1, n_permutations=39)
     _, page = write(report, tmp_path)
     assert "memorisation" in page.ids
 
@@ -326,8 +327,8 @@ def test_several_generators_have_a_column_each(
         {"first": make_cells(100, seed=7), "second": bare},
         train=train,
         conditions=["cell_type"],
-        n_splits=1,
-        n_resamples=20,
+        n_halvings=1,
+        n_permutations=39,
     )
     source, page = write(report, tmp_path)
     head = re.search(r'class="metrics"><thead>.*?</thead>', source, re.DOTALL)

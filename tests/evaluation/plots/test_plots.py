@@ -43,8 +43,7 @@ def side(n_cells: int, seed: int, labels: bool = True) -> Side:
     features = rng.normal(size=(n_cells, 5))
     features[:, 0] += 8 * kind
     own = np.array(["$a", "b", "c$"], dtype=object)[kind] if labels else None
-    weights = np.ones((2, n_cells), dtype=np.float32)
-    return Side(cells(rng.poisson(rate[kind]), own), {"pca": features}, weights)
+    return Side(cells(rng.poisson(rate[kind]), own), {"pca": features})
 
 
 SIDES = {
@@ -92,9 +91,7 @@ def test_every_system_has_a_colour_of_its_own() -> None:
 
 def test_frequent_labels_come_first_when_there_are_too_many() -> None:
     labels = [f"label{i:02d}" for i in range(25) for _ in range(2 if i < 5 else 3)]
-    many = Side(
-        cells(np.ones((len(labels), 2)), labels), {"pca": np.zeros((len(labels), 2))}, np.ones((1, len(labels)))
-    )
+    many = Side(cells(np.ones((len(labels), 2)), labels), {"pca": np.zeros((len(labels), 2))})
     colours = label_colours(plotted({"reference": many}, (), "kind"))
     assert list(colours) == [f"label{i:02d}" for i in range(5, 24)]
     assert len(set(colours.values())) == 19
