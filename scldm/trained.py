@@ -127,6 +127,8 @@ class TrainedModel:
         config = self.config.to_dict()
         # Two networks with the same weights can be different functions: the number of heads has no weight.
         known = [self.schema.to_dict(), config["vae"], config["prior"]]
+        if not config["vae"]["thinning"]:  # as in models before it could be set, whose fingerprints are in many files
+            del config["vae"]["thinning"]
         for section in known[1:]:
             if not section["joint_attribute_dropout"]:  # as in models of format 5, whose fingerprints are in many files
                 del section["joint_attribute_dropout"]

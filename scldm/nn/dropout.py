@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-__all__ = ["CellDropout", "draw_seeds"]
+__all__ = ["CellDropout", "draw_seeds", "uniform_of"]
 
 # Constants of the mixing function of splitmix64 (Steele et al., 2014), as signed 64-bit integers.
 _STEP, _MIX_1, _MIX_2 = (c - 2**64 for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
@@ -39,11 +39,16 @@ class CellDropout(nn.Module):
         if seeds is None or not self.training or self.share == 0:
             return values
         places = torch.arange(values[0].numel(), dtype=torch.int64, device=values.device).view(values.shape[1:])
-        mixed = seeds[:, None, None] + (places + self.number * 2**40) * _STEP
-        for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
-            mixed = (mixed ^ _shifted(mixed, shift)) * factor
-        uniform = _shifted(mixed ^ _shifted(mixed, 31), 40).to(torch.float32) / 2**24
+        uniform = uniform_of(seeds[:, None, None], places + self.number * 2**40)
         return values * (uniform >= self.share) / (1 - self.share)
+
+
+def uniform_of(seeds: Int64[Tensor, "*s"], places: Int64[Tensor, "*p"]) -> Float[Tensor, "*both"]:
+    """Hash seeds and places, which are broadcast, into numbers that are uniform on [0, 1), in steps of 2^-24."""
+    mixed = seeds + places * _STEP
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
+        mixed = (mixed ^ _shifted(mixed, shift)) * factor
+    return _shifted(mixed ^ _shifted(mixed, 31), 40).to(torch.float32) / 2**24
 
 
 def _shifted(values: Tensor, places: int) -> Tensor:

@@ -16,6 +16,9 @@ __all__ = ["Decoder", "Encoder"]
 class Encoder(nn.Module, ABC):
     """Network from the counts of a cell to hidden tokens, as many as there are latents."""
 
+    #: Whether an entry without a count is as good as none, so that counts can be thinned.
+    ignores_zero_counts: bool = False
+
     @property
     def dropout_channels(self) -> int:
         """How many uniform numbers :meth:`forward` takes per cell in training; 0: it takes none."""

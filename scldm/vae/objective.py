@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from scldm.data.batch import CellBatch, attributes_to_hide
+from scldm.nn.dropout import draw_seeds
 from scldm.nn.objective import Noise, Objective
 from scldm.vae.model import VAE
+from scldm.vae.thinning import thin
 
 __all__ = ["VAEObjective"]
 
@@ -39,16 +41,20 @@ class VAEObjective(Objective):
         }
         if channels := self.network.encoder.dropout_channels:
             noise["dropout"] = torch.rand(n_cells, channels, generator=rng, device=device)
+        if config.thinning and self.network.encoder.ignores_zero_counts:
+            noise["thinning"] = torch.rand(n_cells, generator=rng, device=device)
+            noise["thinned"] = draw_seeds(n_cells, rng)
         if self.network.n_attributes:
             noise["hide"] = torch.rand(n_cells, self.network.n_attributes + 1, generator=rng, device=device)
         return noise
 
     def forward(self, batch: CellBatch, noise: Noise) -> dict[str, Tensor]:
         """Losses per cell in nats: ``loss``, and its parts ``nll`` and ``kl``."""
-        vae, seen = self.network, batch
+        vae, seen, config = self.network, batch, self.network.config
+        if self.training and "thinning" in noise:
+            seen = thin(seen, 1.0 - config.thinning * noise["thinning"], noise["thinned"])
         if self.training and "hide" in noise:
-            config = vae.config
-            seen = batch.hide_attributes(
+            seen = seen.hide_attributes(
                 attributes_to_hide(noise["hide"], config.attribute_dropout, config.joint_attribute_dropout)
             )
         posterior = vae.encode(seen, noise.get("dropout") if self.training else None)

@@ -113,6 +113,8 @@ class WideEncoder(Encoder):
         self.blocks = nn.ModuleList(SelfAttentionBlock(width, n_heads) for _ in range(n_layers))
         self.output_norm = nn.LayerNorm(width)
 
+    ignores_zero_counts = True
+
     @property
     def dropout_channels(self) -> int:
         """See :attr:`Encoder.dropout_channels`; these are the pooled channels."""
