@@ -70,15 +70,6 @@ class Scores:
     reference: Side
 
 
-@dataclass(frozen=True, eq=False)
-class _Pool:
-    """The cells of one system and the held-out ones, and how they are drawn."""
-
-    cells: Side
-    scheme: Scheme
-    n_system: int
-
-
 def score(
     metrics: Iterable[Metric],
     fitted: Fitted,
@@ -98,22 +89,23 @@ def score(
     drawn: dict[str, Side] = {}
     reference = held_out
     for name, side in systems.items():
-        pool = _pool(held_out, kept, side, name, plan)
-        halved = pool.scheme.halvings(plan.n_halvings)
+        pool, scheme = _pool(held_out, kept, side, name, plan)
+        halved = scheme.halvings(plan.n_halvings)
         chosen = halved.ceiling if name == CEILING else halved.system
-        release = None if name == CEILING else _released(side, plan.seed)
+        # what was made from the reference itself would give that away: of pairs, only the counterparts are released
+        release = None if name == CEILING or name in plan.paired else _released(side, plan.seed)
 
-        def compare(system: Masks, reference: Masks, pool: _Pool = pool, release: Side | None = release) -> Comparison:
-            return Comparison(fitted, pool.cells, system, reference, held_out, release, plan.seed)
+        def compare(system: Masks, reference: Masks, pool: Side = pool, release: Side | None = release) -> Comparison:
+            return Comparison(fitted, pool, system, reference, held_out, release, plan.seed)
 
         values[name] = _values(rows, compare, chosen, halved.reference)
-        drawn[name] = pool.cells.take(np.flatnonzero(chosen[0]))
+        drawn[name] = pool.take(np.flatnonzero(chosen[0]))
         if name == CEILING:
-            reference = pool.cells.take(np.flatnonzero(halved.reference[0]))
+            reference = pool.take(np.flatnonzero(halved.reference[0]))
         if name in plan.judged:
-            nulls[name] = _nulls(rows, compare, pool, halved, plan)
+            nulls[name] = _nulls(rows, compare, scheme, halved, plan)
     return Scores(
-        tuple(_records(rows, values, nulls, systems, plan)),
+        tuple(_records(rows, values, nulls, systems)),
         tuple(_multiplicity(name, rows, values, found) for name, found in nulls.items()),
         drawn,
         reference,
@@ -138,8 +130,7 @@ def score_once(
         mask = (np.arange(len(pool)) < len(drawn[name]))[None]
         comparison = Comparison(fitted, pool, mask, ~mask, real, seed=seed)
         values[name] = _compute(rows, comparison)
-    plan = Plan(n_cells, 1, 0, seed)
-    return Scores(tuple(_records(rows, values, {}, systems, plan)), (), drawn, reference)
+    return Scores(tuple(_records(rows, values, {}, systems)), (), drawn, reference)
 
 
 def _held_out(held_out: Side, plan: Plan) -> tuple[Side, np.ndarray]:
@@ -153,8 +144,8 @@ def _held_out(held_out: Side, plan: Plan) -> tuple[Side, np.ndarray]:
     return held_out, every
 
 
-def _pool(held_out: Side, kept: np.ndarray, side: Side, name: str, plan: Plan) -> _Pool:
-    """Put the cells of a system, at most as many as are held out, before the held-out ones."""
+def _pool(held_out: Side, kept: np.ndarray, side: Side, name: str, plan: Plan) -> tuple[Side, Scheme]:
+    """Put the cells of a system, at most as many as are held out, before the held-out ones; say how they are drawn."""
     if name == CEILING:
         own = side.take(np.arange(0))
     elif name in plan.paired:
@@ -166,10 +157,10 @@ def _pool(held_out: Side, kept: np.ndarray, side: Side, name: str, plan: Plan) -
     codes = _codes(own, held_out)
     size = (len(own), len(held_out), plan.n_cells, codes, plan.seed)
     if name in plan.paired:
-        return _Pool(cells, Paired(*size, plan.groups), len(own))
+        return cells, Paired(*size, plan.groups)
     if plan.groups is not None:
-        return _Pool(cells, Grouped(*size, plan.groups), len(own))
-    return _Pool(cells, Independent(*size), len(own))
+        return cells, Grouped(*size, plan.groups)
+    return cells, Independent(*size)
 
 
 def _codes(system: Side, held_out: Side) -> np.ndarray:
@@ -194,7 +185,7 @@ def _values(
 def _nulls(
     rows: Sequence[tuple[Metric, str | None]],
     compare: Callable[[Masks, Masks], Comparison],
-    pool: _Pool,
+    scheme: Scheme,
     halved: Halved,
     plan: Plan,
 ) -> dict[Place, Null]:
@@ -212,7 +203,7 @@ def _nulls(
             n_permutations = min(plan.n_permutations, metric.max_permutations or plan.n_permutations)
             grouped[n_halvings, n_permutations].append((metric, argument))
     for (n_halvings, n_permutations), some in grouped.items():
-        differences_by_place = _differences(some, compare, pool.scheme, n_halvings, n_permutations)
+        differences_by_place = _differences(some, compare, scheme, n_halvings, n_permutations)
         for metric, argument in some:
             differences = differences_by_place.get((metric.info.name, argument))
             if differences is not None and np.isfinite(differences).all():
@@ -279,14 +270,12 @@ def _records(
     values: Mapping[str, Mapping[Place, np.ndarray]],
     nulls: Mapping[str, Mapping[Place, Null]],
     systems: Iterable[str],
-    plan: Plan,
 ) -> Iterable[Record]:
     """Make the records, row by row, system by system; what is not finite is left out."""
     for metric, argument in rows:
         place = metric.info.name, argument
         space, condition = (argument, None) if metric.scope == "space" else (None, argument)
-        ceiling = _mean(values.get(CEILING, {}).get(place))
-        expected = metric.expected if metric.null is not None else ceiling
+        expected = _expected(metric, place, values)
         for name in systems:
             value = _mean(values[name].get(place))
             if value is None:
@@ -322,13 +311,17 @@ def _multiplicity(
     worse, judged = 0, []
     for metric, argument in rows:
         place = metric.info.name, argument
-        value, ceiling = _mean(values[name].get(place)), _mean(values.get(CEILING, {}).get(place))
-        expected = metric.expected if metric.null is not None else ceiling
+        value, expected = _mean(values[name].get(place)), _expected(metric, place, values)
         if place not in nulls or value is None or expected is None:
             continue
         judged.append(nulls[place])
         worse += is_worse(nulls[place].range, value - expected)
     return Multiplicity(name, len(judged), worse, n_worse_of_real(judged))
+
+
+def _expected(metric: Metric, place: Place, values: Mapping[str, Mapping[Place, np.ndarray]]) -> float | None:
+    """Give what a difference is counted from: the ceiling, but for a metric with a null of its own."""
+    return metric.expected if metric.null is not None else _mean(values.get(CEILING, {}).get(place))
 
 
 def _mean(values: np.ndarray | None) -> float | None:
