@@ -247,10 +247,15 @@ def _sizes(directories: dict[str, Path]) -> str:
 
 
 def _targets(checked: dict[str, list[Target]]) -> str:
-    words = {True: "yes", False: "no", None: "-"}
-    rows = [[name, t.name, t.value, words[t.met]] for name, targets in checked.items() for t in targets]
-    n_met, n_judged = (sum(row[3] in kinds for row in rows) for kinds in (("yes",), ("yes", "no")))
-    return markdown_table(["data", "target", "value", "met?"], rows) + f"\n{n_met} of {n_judged} targets are met.\n"
+    """Lay out what was reached, one column per data set; what is missed has a cross."""
+    marks = {True: "", False: " ✗", None: ""}
+    names = dict.fromkeys(target.name for targets in checked.values() for target in targets)
+    cells = {name: {t.name: t.value + marks[t.met] for t in targets} for name, targets in checked.items()}
+    rows = [[name, *(column.get(name, "-") for column in cells.values())] for name in names]
+    outcomes = {name: [t.met for t in targets if t.met is not None] for name, targets in checked.items()}
+    rows.append(["targets met", *(f"{sum(met)} of {len(met)}" for met in outcomes.values())])
+    n_met, n_judged = (sum(count(met) for met in outcomes.values()) for count in (sum, len))
+    return markdown_table(["target", *checked], rows) + f"\n{n_met} of {n_judged} targets are met.\n"
 
 
 if __name__ == "__main__":
