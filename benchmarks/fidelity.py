@@ -6,9 +6,10 @@ Runs `scldm benchmark` (30 % of the cells held out, default settings) on each da
 the split, of the training and of all that is drawn, and leaves ``DIR/seed-K/NAME/`` with its report, model and cells. A
 benchmark that is done is not run again, so a run that was stopped continues with the next one; one that was done with
 another configuration stops the command. Writes ``DIR/seed-K/table.md`` (all metrics with intervals) and ``targets.md``
-(what has to be reached and whether it is), and ``DIR/summary.md`` over the seeds. The first five data sets are those of
-the README; no setting was chosen on the others, three of which `benchmarks/packaged_data.py` makes. With scvi-tools
-installed (``pip install -e ".[scvi]"``) scVI is among the baselines.
+(what has to be reached and whether it is), and ``DIR/summary.md`` over the seeds: of the main numbers of all runs that
+``--runs FILE`` holds, to which it adds its own, so that seeds may be run on other machines. The first five data sets are
+those of the README; no setting was chosen on the others, three of which `benchmarks/packaged_data.py` makes. With
+scvi-tools installed (``pip install -e ".[scvi]"``) scVI is among the baselines.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ SYSTEMS = (
 )
 
 
+#: Of these the summary over the seeds shows distances: the limit, what the autoencoder loses, and all that is lost.
+SUMMARISED = ("ceiling", "autoencoder", "scldm")
+
+
 @dataclass(frozen=True)
 class Plan:
     """How a data set is benchmarked."""
@@ -78,6 +83,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--scvi", choices=["auto", "yes", "no"], default="auto")
+    parser.add_argument("--runs", type=Path, default=Path(__file__).parent / "fidelity_runs.json")
     parser.add_argument("--config", type=Path, default=None, help="how to train; the defaults if left out")
     arguments = parser.parse_args()
     if "SCLDM_DATA" not in os.environ:
@@ -114,9 +120,11 @@ def main() -> None:
         table, targets = write_tables({name: there / name for name in files}, there)
         print(table)
         print(targets)
-    summary = summary_table(
-        {name: [arguments.output / f"seed-{seed}" / name for seed in arguments.seeds] for name in files}
-    )
+    runs = json.loads(arguments.runs.read_text(encoding="utf-8")) if arguments.runs.exists() else {}
+    for name, seed in itertools.product(files, arguments.seeds):
+        runs.setdefault(name, {})[str(seed)] = numbers_of(arguments.output / f"seed-{seed}" / name)
+    arguments.runs.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    summary = summary_table({name: runs[name] for name in DATASETS if name in runs})
     (arguments.output / "summary.md").write_text(summary, encoding="utf-8")
     print(summary)
 
@@ -177,55 +185,59 @@ def write_tables(directories: dict[str, Path], output: Path) -> tuple[str, str]:
     return table, targets
 
 
-def summary_table(directories: dict[str, list[Path]]) -> str:
+def numbers_of(run: Path) -> dict[str, Any]:
+    """Pick what :func:`summary_table` shows from what `scldm benchmark` left."""
+    report = EvaluationReport.load(run / "metrics.json")
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    verdicts = [at_ceiling(row, "scldm") for row in report.rows if not in_own_space(row)]
+    neighbours = next(row for row in report.rows if row.info.name == "nearest_neighbour_accuracy")
+
+    def value(metric: str, system: str) -> float:
+        found = report.value(metric, system)
+        return math.nan if found is None else round(found, 5)
+
+    metrics = ("nearest_neighbour_accuracy", "frechet_distance", "wasserstein2")
+    return {
+        "n_training_cells": summary["n_training_cells"],
+        "training_seconds": summary["seconds"]["training"],
+        **{metric: {system: value(metric, system) for system in SUMMARISED} for metric in metrics},
+        "as_real": at_ceiling(neighbours, "scldm") is True,
+        **{metric: value(metric, "scldm") for metric in ("nearest_training_ratio", "membership_auroc")},
+        "n_worse": verdicts.count(False),
+        "n_judged": len(verdicts) - verdicts.count(None),
+    }
+
+
+def summary_table(runs: dict[str, dict[str, dict[str, Any]]]) -> str:
     """Lay out what matters most, as means over the seeds, with the lowest and the highest value.
 
     Parameters
     ----------
-    directories
-        What `scldm benchmark` made with every seed, by the name of the data set.
+    runs
+        :func:`numbers_of` every run, by the name of the data set and the seed.
     """
     header = ["data", "training cells", "1-NN: real", "autoencoder, held out", "generated", "generated - autoencoder",
               "as real", "Frechet / ceiling: autoencoder", "generated", "nearest training", "membership",
               "metrics worse than real", "training (s)"]  # fmt: skip
     rows = []
-    for name, runs in directories.items():
-        reports = [EvaluationReport.load(run / "metrics.json") for run in runs]
-        summaries = [json.loads((run / "summary.json").read_text(encoding="utf-8")) for run in runs]
+    for name, seeds in runs.items():
+        ones = list(seeds.values())
         real, limit, ours = (
-            [_number(report, "nearest_neighbour_accuracy", system) for report in reports]
-            for system in ("ceiling", "autoencoder", "scldm")
+            np.array([one["nearest_neighbour_accuracy"][system] for one in ones]) for system in SUMMARISED
         )
-        ratios = [
-            [_number(r, "frechet_distance", system) / _number(r, "frechet_distance", "ceiling") for r in reports]
-            for system in ("autoencoder", "scldm")
-        ]
-        is_real = [_nearest_neighbours(report) for report in reports]
-        counts = [[at_ceiling(row, "scldm") for row in report.rows if not in_own_space(row)] for report in reports]
+        distances = {system: np.array([one["frechet_distance"][system] for one in ones]) for system in SUMMARISED}
         rows.append([
             name,
-            f"{summaries[0]['n_training_cells']:,}",
+            f"{ones[0]['n_training_cells']:,}",
             *(_spread(values) for values in (real, limit, ours)),
-            _spread(np.subtract(ours, limit), "+.3f"),
-            f"{sum(is_real)} of {len(is_real)}",
-            *(_spread(values, ".2f") for values in ratios),
-            _spread([_number(report, "nearest_training_ratio", "scldm") for report in reports]),
-            _spread([_number(report, "membership_auroc", "scldm") for report in reports]),
-            " ".join(f"{count.count(False)}/{len(count) - count.count(None)}" for count in counts),
-            _spread([summary["seconds"]["training"] for summary in summaries], ".0f"),
+            _spread(ours - limit, "+.3f"),
+            f"{sum(one['as_real'] for one in ones)} of {len(ones)}",
+            *(_spread(distances[system] / distances["ceiling"], ".2f") for system in ("autoencoder", "scldm")),
+            *(_spread([one[metric] for one in ones]) for metric in ("nearest_training_ratio", "membership_auroc")),
+            " ".join(f"{one['n_worse']}/{one['n_judged']}" for one in ones),
+            _spread([one["training_seconds"] for one in ones], ".0f"),
         ])  # fmt: skip
     return markdown_table(header, rows)
-
-
-def _nearest_neighbours(report: EvaluationReport) -> bool:
-    """Whether generated cells score as real ones do by their nearest neighbours, in the primary space."""
-    row = next(row for row in report.rows if row.info.name == "nearest_neighbour_accuracy")
-    return at_ceiling(row, "scldm") is True
-
-
-def _number(report: EvaluationReport, metric: str, system: str) -> float:
-    value = report.value(metric, system)
-    return math.nan if value is None else value
 
 
 def _spread(values: Sequence[float] | np.ndarray, form: str = ".3f") -> str:

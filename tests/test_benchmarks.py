@@ -229,7 +229,19 @@ def test_a_data_set_that_is_done_is_not_run_again(benchmarks, tmp_path, monkeypa
     (tmp_path / "onek1k_subset.h5ad").touch()
     (tmp_path / "more" / "worm_embryo_packer.h5ad").touch()
     monkeypatch.setenv("SCLDM_DATA", os.pathsep.join([str(tmp_path), str(tmp_path / "more")]))
-    words = ["fidelity.py", "--output", str(tmp_path / "out"), "--threads", "1", "--seeds", "0", "1", "--datasets"]
+    words = [
+        "fidelity.py",
+        "--output",
+        str(tmp_path / "out"),
+        "--runs",
+        str(tmp_path / "runs.json"),
+        "--threads",
+        "1",
+        "--seeds",
+        "0",
+        "1",
+        "--datasets",
+    ]
     monkeypatch.setattr(sys, "argv", [*words, "onek1k_subset"])
     fidelity.main()
     monkeypatch.setattr(sys, "argv", [*words, "onek1k_subset", "worm_embryo_packer"])
@@ -249,6 +261,17 @@ def test_a_data_set_that_is_done_is_not_run_again(benchmarks, tmp_path, monkeypa
         "+0.014 (+0.014 to +0.014) | 2 of 2 | 1.00 (1.00 to 1.00) | 1.30 (1.30 to 1.30) | 1.075 (1.075 to 1.075) | "
         "0.550 (0.550 to 0.550) | 8/12 8/12 | 7 (6 to 8) |"
     )
+    runs = json.loads((tmp_path / "runs.json").read_text())
+    assert {name: sorted(seeds) for name, seeds in runs.items()} == {
+        "onek1k_subset": ["0", "1"],
+        "worm_embryo_packer": ["0", "1"],
+    }
+    # those of other machines count too
+    runs["worm_embryo_packer"]["2"] = {**runs["worm_embryo_packer"]["1"], "as_real": False}
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    monkeypatch.setattr(sys, "argv", [*words, "onek1k_subset"])
+    fidelity.main()
+    assert " | 2 of 3 | " in (tmp_path / "out" / "summary.md").read_text()
     (tmp_path / "other.yaml").write_text("vae: {n_layers: 2}\n")
     for option, message in {
         f"--config {tmp_path / 'other.yaml'}": "vae.n_layers is 1 and not 2",
