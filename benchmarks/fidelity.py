@@ -7,8 +7,8 @@ the split, of the training and of all that is drawn, and leaves ``DIR/seed-K/NAM
 benchmark that is done is not run again, so a run that was stopped continues with the next one; one that was done with
 another configuration stops the command. Writes ``DIR/seed-K/table.md`` (all metrics with intervals) and ``targets.md``
 (what has to be reached and whether it is), and ``DIR/summary.md`` over the seeds: of the main numbers of all runs that
-``--runs FILE`` holds, to which it adds its own, so that seeds may be run on other machines. The first five data sets are
-those of the README; no setting was chosen on the others, three of which `benchmarks/packaged_data.py` makes. With
+``--runs FILE`` holds, to which it adds its own, so that seeds may be run on other machines. The first five data sets
+are those of the README; no setting was chosen on the others, three of which `benchmarks/packaged_data.py` makes. With
 scvi-tools installed (``pip install -e ".[scvi]"``) scVI is among the baselines.
 """
 
