@@ -8,8 +8,8 @@ benchmark that is done is not run again, so a run that was stopped continues wit
 another configuration stops the command. Writes ``DIR/seed-K/table.md`` (all metrics with intervals) and ``targets.md``
 (what has to be reached and whether it is), and ``DIR/summary.md`` over the seeds: of the main numbers of all runs that
 ``--runs FILE`` holds, to which it adds its own, so that seeds may be run on other machines. The first five data sets
-are those of the README; no setting was chosen on the others, three of which `benchmarks/packaged_data.py` makes. With
-scvi-tools installed (``pip install -e ".[scvi]"``) scVI is among the baselines.
+are those that settings were chosen on; three of the others are made by `benchmarks/packaged_data.py`. With scvi-tools
+installed (``pip install -e ".[scvi]"``) scVI is among the baselines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from targets import Target, check
+from targets import Target, as_real, check
 
 from scldm.benchmark import benchmark, complete_config
 from scldm.config import RunConfig, load_config
@@ -47,6 +47,8 @@ SYSTEMS = (
     "scvi",
 )
 
+
+RUNS = Path(__file__).parent / "fidelity_runs.json"
 
 #: Of these the summary over the seeds shows distances: the limit, what the autoencoder loses, and all that is lost.
 SUMMARISED = ("ceiling", "autoencoder", "scldm")
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--scvi", choices=["auto", "yes", "no"], default="auto")
-    parser.add_argument("--runs", type=Path, default=Path(__file__).parent / "fidelity_runs.json")
+    parser.add_argument("--runs", type=Path, default=None, help="fidelity_runs.json; with --config DIR/runs.json")
     parser.add_argument("--config", type=Path, default=None, help="how to train; the defaults if left out")
     arguments = parser.parse_args()
     if "SCLDM_DATA" not in os.environ:
@@ -93,6 +95,8 @@ def main() -> None:
         parser.error(f"no directory of SCLDM_DATA has {', '.join(f'{name}.h5ad' for name in missing)}")
     torch.set_num_threads(arguments.threads)
     config = None if arguments.config is None else load_config(arguments.config)
+    # What is kept in the repository is of the defaults.
+    runs_file = arguments.runs or (RUNS if config is None else arguments.output / "runs.json")
 
     for seed, (name, file) in itertools.product(arguments.seeds, files.items()):
         directory, plan = arguments.output / f"seed-{seed}" / name, DATASETS[name]
@@ -120,10 +124,10 @@ def main() -> None:
         table, targets = write_tables({name: there / name for name in files}, there)
         print(table)
         print(targets)
-    runs = json.loads(arguments.runs.read_text(encoding="utf-8")) if arguments.runs.exists() else {}
+    runs = json.loads(runs_file.read_text(encoding="utf-8")) if runs_file.exists() else {}
     for name, seed in itertools.product(files, arguments.seeds):
         runs.setdefault(name, {})[str(seed)] = numbers_of(arguments.output / f"seed-{seed}" / name)
-    arguments.runs.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
+    runs_file.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
     summary = summary_table({name: runs[name] for name in DATASETS if name in runs})
     (arguments.output / "summary.md").write_text(summary, encoding="utf-8")
     print(summary)
@@ -190,18 +194,17 @@ def numbers_of(run: Path) -> dict[str, Any]:
     report = EvaluationReport.load(run / "metrics.json")
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     verdicts = [at_ceiling(row, "scldm") for row in report.rows if not in_own_space(row)]
-    neighbours = next(row for row in report.rows if row.info.name == "nearest_neighbour_accuracy")
 
     def value(metric: str, system: str) -> float:
         found = report.value(metric, system)
         return math.nan if found is None else round(found, 5)
 
-    metrics = ("nearest_neighbour_accuracy", "frechet_distance", "wasserstein2")
+    metrics = ("nearest_neighbour_accuracy", "frechet_distance")
     return {
         "n_training_cells": summary["n_training_cells"],
         "training_seconds": summary["seconds"]["training"],
         **{metric: {system: value(metric, system) for system in SUMMARISED} for metric in metrics},
-        "as_real": at_ceiling(neighbours, "scldm") is True,
+        "as_real": as_real(report, "nearest_neighbour_accuracy", "scldm") is True,
         **{metric: value(metric, "scldm") for metric in ("nearest_training_ratio", "membership_auroc")},
         "n_worse": verdicts.count(False),
         "n_judged": len(verdicts) - verdicts.count(None),

@@ -10,7 +10,7 @@ from scldm.evaluation import EvaluationReport
 from scldm.evaluation.baselines import BASELINES
 from scldm.evaluation.verdict import at_ceiling, in_own_space, rank
 
-__all__ = ["Target", "check"]
+__all__ = ["Target", "as_real", "check"]
 
 OURS = "scldm"
 AUTOENCODER = "autoencoder"
@@ -61,7 +61,7 @@ def _nearest_neighbours(report: EvaluationReport, system: str) -> Iterator[Targe
     """Judge by 1-NN accuracy, the hardest of the distances; held-out cells through the autoencoder too."""
     metric = "nearest_neighbour_accuracy"
     ours = report.value(metric, system)
-    yield Target(f"{metric} as of real cells", "-" if ours is None else f"{ours:.3f}", _as_real(report, metric, system))
+    yield Target(f"{metric} as of real cells", "-" if ours is None else f"{ours:.3f}", as_real(report, metric, system))
     yield _judged(
         f"{metric} at most {MAX_NEAREST_NEIGHBOUR_ACCURACY}",
         report,
@@ -162,7 +162,7 @@ def _memorisation(report: EvaluationReport, system: str) -> Iterator[Target]:
     for metric in ("exact_duplicates", "near_duplicates"):
         value = report.value(metric, system)
         name = f"{metric} not above those of real cells"
-        yield Target(name, "-" if value is None else f"{value:.4g}", _as_real(report, metric, system))
+        yield Target(name, "-" if value is None else f"{value:.4g}", as_real(report, metric, system))
 
 
 def _ahead(report: EvaluationReport, system: str) -> Iterator[Target]:
@@ -179,7 +179,7 @@ def _ahead(report: EvaluationReport, system: str) -> Iterator[Target]:
         yield Target(f"ahead of {baseline} where it is not at the ceiling", value, not behind)
 
 
-def _as_real(report: EvaluationReport, metric: str, system: str) -> bool | None:
+def as_real(report: EvaluationReport, metric: str, system: str) -> bool | None:
     """Whether a system scores as real cells do, in the primary space; None where that is not known."""
     return at_ceiling(next(row for row in report.rows if row.info.name == metric), system)
 

@@ -272,6 +272,14 @@ def test_a_data_set_that_is_done_is_not_run_again(benchmarks, tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", [*words, "onek1k_subset"])
     fidelity.main()
     assert " | 2 of 3 | " in (tmp_path / "out" / "summary.md").read_text()
+    # with another configuration numbers are kept apart from those of the defaults
+    (tmp_path / "same.yaml").write_text("precision: auto\n")
+    monkeypatch.setattr(fidelity, "RUNS", tmp_path / "of_defaults.json")
+    without_runs = [word for word in words if word not in ("--runs", str(tmp_path / "runs.json"))]
+    monkeypatch.setattr(sys, "argv", [*without_runs, "onek1k_subset", "--config", str(tmp_path / "same.yaml")])
+    fidelity.main()
+    assert json.loads((tmp_path / "out" / "runs.json").read_text()).keys() == {"onek1k_subset"}
+    assert not (tmp_path / "of_defaults.json").exists()
     (tmp_path / "other.yaml").write_text("vae: {n_layers: 2}\n")
     for option, message in {
         f"--config {tmp_path / 'other.yaml'}": "vae.n_layers is 1 and not 2",
