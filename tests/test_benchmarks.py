@@ -32,7 +32,7 @@ VALUES: dict[str, tuple[Any, float, float, float]] = {
     "nearest_training_ratio": ("closest to ceiling", 1.0, 1.075, 1.4),
     "membership_auroc": ("closest to ceiling", 0.5, 0.55, 0.5),
     "exact_duplicates": ("lower", 0.0, 0.0, 0.0),
-    "near_duplicates": ("lower", 0.0, 0.0, 0.0),
+    "near_duplicates": ("closest to ceiling", 0.01, 0.01, 0.01),
 }
 #: Up to so much real cells differ from the ceiling: a lot in 1-NN accuracy, next to nothing elsewhere.
 MARGINS = {"nearest_neighbour_accuracy": 0.0401}
@@ -104,7 +104,7 @@ def test_what_is_just_good_enough_meets_every_target(benchmarks):
     [
         ("autoencoder", 0.531, "nearest_neighbour_accuracy of the autoencoder on held-out cells at most 0.53"),
         ("autoencoder", 0.528, "nearest_neighbour_accuracy at most 0.015 over the autoencoder's"),
-        ("near_duplicates", 0.01, "near_duplicates not above those of real cells"),
+        ("near_duplicates", 0.02, "near_duplicates not above those of real cells"),
         ("frechet_distance", 2.61, "frechet_distance at most 1.3 x ceiling"),
         ("wasserstein2", 7.22, "wasserstein2 at most 1.03 x ceiling"),
         ("precision", 0.79, "precision within .10 of the ceiling"),
@@ -120,6 +120,10 @@ def test_what_is_just_good_enough_meets_every_target(benchmarks):
 )
 def test_a_little_worse_misses_the_target_of_that_metric_and_no_other(metric, value, target, benchmarks):
     assert [name for name, is_met in met(benchmarks, **{metric: value}).items() if not is_met] == [target]
+
+
+def test_fewer_copies_than_among_real_cells_miss_no_target(benchmarks):
+    assert all(met(benchmarks, near_duplicates=0.002).values())
 
 
 def test_cells_that_are_told_from_real_ones_by_their_neighbours_miss_every_target_of_that(benchmarks):
